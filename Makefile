@@ -1,0 +1,53 @@
+# Needs only Python 3.11 or newer with venv; everything else is installed into .venv.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+PORT ?= 8000
+ARGS ?=
+
+python := .venv/bin/python
+pip := $(python) -m pip install --quiet --disable-pip-version-check
+
+# An environment whose interpreter has gone is no environment: its stamps must not count.
+$(shell test -x $(python) || rm -f .venv/.serve .venv/.dev)
+
+.PHONY: help start test check fmt states clean
+
+help: ## show the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+start: .venv/.serve ## serve examples/quickstart on http://127.0.0.1:8000 (PORT=…)
+	@exec .venv/bin/runwright start examples/quickstart --port $(PORT)
+
+test: .venv/.dev ## run the whole suite on SQLite and a real Postgres (ARGS='-k cron' for a part)
+	@exec $(python) .ci/run_tests.py --durations=20 $(ARGS)
+
+check: .venv/.dev ## check format, lint, types and the import rules
+	@.venv/bin/ruff format --check --quiet . || { echo 'run: make fmt'; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --strict app
+	@.venv/bin/lint-imports --no-cache
+
+fmt: .venv/.dev ## format the code and mend what ruff can mend
+	@.venv/bin/ruff check --quiet --fix-only .
+	@.venv/bin/ruff format --quiet .
+
+states: .venv/.dev ## write docs/states.md anew from app/models/states.py
+	@$(python) -m docs.make_states > docs/states.md
+
+clean: ## remove the environment and every cache; the example's state stays
+	@rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. A stamp is renewed when pyproject.toml is newer than it.
+$(python):
+	@found=$$(sh .ci/find-python); echo "Making .venv with $$found"; "$$found" -m venv --clear .venv
+
+.venv/.serve: pyproject.toml | $(python)
+	@[ .venv/.dev -nt pyproject.toml ] || { echo 'Installing what serving needs'; $(pip) -e '.[data]'; }
+	@touch $@
+
+.venv/.dev: pyproject.toml | $(python)
+	@echo 'Installing the development environment'; $(pip) -e '.[dev]'
+	@touch $@

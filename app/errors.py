@@ -1,0 +1,112 @@
+"""One error tree. Each error knows its code, its HTTP status and the way out.
+
+RunwrightError
+├── InvalidInput 422          ├── Conflict 409            ├── StoreUnavailable 503
+│   ├── PipelineInvalid       │   └── ManagedByFile       ├── LeaseLost (internal)
+│   └── UnknownBlock          ├── Forbidden 403           └── StartRefused (exit 78)
+├── NotFound 404              └── Unauthorized 401
+│   ├── PipelineNotFound · RunNotFound · ScheduleNotFound
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault of one input field: `pointer` is a JSON pointer (RFC 6901) or a query parameter's name."""
+
+    pointer: str
+    message: str
+
+
+class RunwrightError(Exception):
+    """Base of every error that a user may see. `hint` names the way out."""
+
+    code = "internal_error"
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, hint: str = "", errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.errors = tuple(errors)
+
+
+class InvalidInput(RunwrightError):
+    """The request is well formed but says something impossible."""
+
+    code, status, title = "invalid_input", 422, "Invalid input"
+
+
+class PipelineInvalid(InvalidInput):
+    """The pipeline's definition on disk has a fault; the detail gives file and line."""
+
+    code, title = "pipeline_invalid", "Pipeline definition is invalid"
+
+
+class UnknownBlock(InvalidInput):
+    """The pipeline has no block of that name."""
+
+    code, title = "unknown_block", "Unknown block"
+
+
+class NotFound(RunwrightError):
+    """Nothing of that name or id."""
+
+    code, status, title = "not_found", 404, "Not found"
+
+
+class PipelineNotFound(NotFound):
+    """No pipeline of that name in the project folder."""
+
+    code, title = "pipeline_not_found", "Pipeline not found"
+
+
+class RunNotFound(NotFound):
+    """No pipeline run with that id."""
+
+    code, title = "run_not_found", "Pipeline run not found"
+
+
+class ScheduleNotFound(NotFound):
+    """No trigger with that id."""
+
+    code, title = "schedule_not_found", "Trigger not found"
+
+
+class Conflict(RunwrightError):
+    """The thing is in a state that does not allow this."""
+
+    code, status, title = "conflict", 409, "Conflict"
+
+
+class Unauthorized(RunwrightError):
+    """No key, or an unknown one."""
+
+    code, status, title = "unauthorized", 401, "Unauthorized"
+
+
+class Forbidden(RunwrightError):
+    """The caller may not do this."""
+
+    code, status, title = "forbidden", 403, "Forbidden"
+
+
+class StoreUnavailable(RunwrightError):
+    """The database does not answer; nothing was changed."""
+
+    code, status, title = "store_unavailable", 503, "Database unavailable"
+
+
+class LeaseLost(RunwrightError):
+    """This node no longer owns the run; whatever it wanted to write was not written."""
+
+    code, status, title = "lease_lost", 500, "Lease lost"
+
+
+class StartRefused(RunwrightError):
+    """The service will not start like this (configuration, second service, schema); exit code 78."""
+
+    code, status, title = "start_refused", 500, "Start refused"

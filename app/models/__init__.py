@@ -1,0 +1,1 @@
+"""What things are: statuses, rows, bodies, pipelines. No I/O, no clock, no asyncio."""

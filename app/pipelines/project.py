@@ -1,0 +1,129 @@
+"""The project's own `metadata.yaml`: defaults for every pipeline. A project without the file has Mage's defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from app.models.pipeline import Isolation, Limits, RetryPolicy
+from app.pipelines import yamlfile
+from app.pipelines.fields import Section
+from app.pipelines.files import read_text
+from app.pipelines.problems import BadDefinition, ProjectInvalid, did_you_mean
+from app.pipelines.templating import render
+
+FILE = "metadata.yaml"
+#: Names of Mage's executors that run a block on this machine.
+LOCAL_EXECUTORS = ("local_python", "local_python_force")
+
+_RETRY = {"delay": "delay_s", "max_delay": "max_delay_s"}
+_LIMITS = ("block_run_limit", "pipeline_run_limit", "pipeline_run_limit_all_triggers")
+#: Mage says `skip` for what is called `cancel` here.
+LIMIT_REACHED = {"wait": "wait", "cancel": "cancel", "skip": "cancel"}
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """What a project says for all its pipelines. `settings` is its `runwright:` section, as written."""
+
+    root: Path
+    name: str = ""
+    #: `project_uuid`, else the name: what ties a database to its project
+    uuid: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=Limits)
+    python: str | None = None
+    isolation: Isolation = Isolation.WORKER
+    executor_type: str = "local_python"
+    strict_executors: bool = False
+    timezone: str = "UTC"
+    week_start: str = "sunday"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load_project(root: Path, environ: Mapping[str, str] | None = None) -> ProjectConfig:
+    """Read `<root>/metadata.yaml`. `environ` is what `env_var()` in it sees.
+
+    Raises ProjectInvalid, with file and line.
+    """
+    if not root.is_dir():
+        raise ProjectInvalid(f"there is no project folder '{root}'")
+    try:
+        text = read_text(root, FILE)[0]
+    except FileNotFoundError:
+        return ProjectConfig(root, root.resolve().name, root.resolve().name)
+    except BadDefinition as bad:
+        raise ProjectInvalid(str(bad.error)) from bad
+    try:
+        return parse_project(root, text, environ or {})
+    except BadDefinition as bad:
+        raise ProjectInvalid(str(bad.error)) from bad
+
+
+def parse_project(root: Path, text: str, environ: Mapping[str, str]) -> ProjectConfig:
+    """The project that the text of its `metadata.yaml` describes. Raises BadDefinition."""
+    warnings: dict[str, None] = {}
+    rendered = render(text, FILE, environ, lambda message: warnings.setdefault(f"{FILE}: {message}"))
+    top = Section(yamlfile.parse(rendered, FILE), FILE)
+    limits = merge_limits(top.section("concurrency_config"), Limits(), warnings)
+    return ProjectConfig(
+        root=root,
+        name=top.text("name") or root.resolve().name,
+        uuid=top.text("project_uuid") or top.text("name") or root.resolve().name,
+        variables=top.mapping("variables"),
+        retry=merge_retry(top.section("retry_config"), RetryPolicy()),
+        limits=limits,
+        python=_python(root, top.text("python")),
+        isolation=Isolation(top.choice("isolation", list(Isolation), Isolation.WORKER)),
+        executor_type=top.text("executor_type") or "local_python",
+        strict_executors=top.flag("strict_executors"),
+        timezone=zone_name(top) or "UTC",
+        week_start=top.choice("week_start", ("sunday", "monday"), "sunday"),
+        settings=top.mapping("runwright"),
+        warnings=tuple(warnings),
+    )
+
+
+def merge_retry(section: Section, base: RetryPolicy) -> RetryPolicy:
+    """`retry_config` over the policy of the level above, key by key."""
+    found: dict[str, Any] = {"retries": section.integer("retries")}
+    found |= {name: section.number(key) for key, name in _RETRY.items()}
+    if section.values.get("exponential_backoff") is not None:
+        found["exponential_backoff"] = section.flag("exponential_backoff")
+    return replace(base, **{name: value for name, value in found.items() if value is not None})
+
+
+def merge_limits(section: Section, base: Limits, warnings: dict[str, None]) -> Limits:
+    """`concurrency_config` over the limits of the level above, key by key; unknown keys are warned about."""
+    reached = "on_pipeline_run_limit_reached"
+    for key in section.values.keys() - {*_LIMITS, reached}:
+        hint = did_you_mean(key, (*_LIMITS, reached))
+        place = f"{section.file}:{section.values.at(key)}"
+        warnings.setdefault(f"{place}: concurrency_config.{key} is not known and has no effect{hint}")
+    found: dict[str, Any] = {key: section.integer(key) for key in _LIMITS}
+    if section.values.get(reached) is not None:
+        found[reached] = LIMIT_REACHED[section.choice(reached, tuple(LIMIT_REACHED))]
+    return replace(base, **{name: value for name, value in found.items() if value is not None})
+
+
+def zone_name(section: Section) -> str | None:
+    """The IANA zone under `timezone`, None when there is none."""
+    name = section.text("timezone")
+    try:
+        return ZoneInfo(name).key if name else None
+    except (LookupError, ValueError, OSError):  # a folder of the zone database is an OSError
+        raise section.bad(
+            "timezone", f"unknown time zone '{name}'; use an IANA name such as Europe/Berlin"
+        ) from None
+
+
+def _python(root: Path, value: str) -> str | None:
+    """The interpreter; a path is relative to the project, a bare name is looked up on the PATH by whoever runs it."""
+    if not value or "/" not in value:
+        return value or None
+    return str(
+        root / Path(value).expanduser()
+    )  # a link stays a link: that is how a venv's python knows its venv

@@ -1,0 +1,118 @@
+"""The route class of every API route: access first, then parameters, then the body, then the handler.
+
+A route without declared access cannot be made, and :func:`check_routes` refuses an application that serves
+anything which went in by another way (a mount, a websocket, a plain route).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, get_args, get_origin
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.auth import SAFE_METHODS, Access, Guard, access_of
+from app.errors import FieldError, InvalidInput, StartRefused
+from app.routers import body, problems
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+#: The ways to show a key, as the OpenAPI names them.
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+#: Marks a mount as public: the object, not its path.
+PUBLIC_MOUNT: Final = "runwright-public"
+
+
+class Door(APIRoute):
+    """An API route that lets in only what its endpoint declares with `auth.needs`."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        access = access_of(endpoint)
+        if access is None:
+            raise StartRefused(f"The route {path} does not declare its access.", hint="Use auth.needs(…).")
+        self.access = access
+        reads = set(options.get("methods") or ["GET"]) <= SAFE_METHODS
+        options["responses"] = {**_common(access, reads), **(options.get("responses") or {})}
+        options["openapi_extra"] = {"security": _security(access), **(options.get("openapi_extra") or {})}
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Handler:
+        """The handler with everything that comes before it."""
+        handle, access = super().get_route_handler(), self.access
+        reads = (self.methods or set()) <= SAFE_METHODS
+        single, repeatable = _query_names(self.dependant)
+
+        async def enter(request: Request) -> Response:
+            guard: Guard = request.app.state.guard
+            guard.check_key(request.scope["headers"], access)
+            if query := request.scope["query_string"]:
+                _check_query(query.decode("latin-1"), single, repeatable)
+            if not reads:
+                _check_headers(request)
+                request = await body.read(request, request.app.state.settings.body_limit)
+            return await handle(request)
+
+        return enter
+
+
+def check_routes(app: FastAPI) -> None:
+    """Refuse to start with a route whose access nobody declared."""
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, Door) and getattr(route, "name", None) != PUBLIC_MOUNT:
+            raise StartRefused(f"The route {context.path} does not declare its access.")
+
+
+def _security(access: Access) -> list[dict[str, list[str]]]:
+    return [] if access is Access.PUBLIC else [{name: []} for name in SECURITY_SCHEMES]
+
+
+def _common(access: Access, reads: bool) -> dict[int | str, dict[str, Any]]:
+    statuses = [421, 422, 500, 503]
+    if access is not Access.PUBLIC:
+        statuses.append(401)
+    if not reads:
+        statuses += [400, 403, 408, 413, 415]
+    return problems.declare(*sorted(statuses))
+
+
+def _check_headers(request: Request) -> None:
+    """Refuse what would be dangerous to ignore: a caller who sends the key believes that a repeat is safe."""
+    if "idempotency-key" in request.headers:
+        message = "Idempotency-Key is not supported yet"
+        raise InvalidInput(message + ".", errors=[FieldError("Idempotency-Key", message)])
+
+
+def _query_names(dependant: Dependant) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of the query parameters: those given once at most, and those that may be repeated."""
+    fields = list(_query_fields(dependant))
+    repeatable = {field.alias for field in fields if _is_list(field.field_info.annotation)}
+    return frozenset(field.alias for field in fields) - repeatable, frozenset(repeatable)
+
+
+def _query_fields(dependant: Dependant) -> Iterable[Any]:
+    yield from dependant.query_params
+    for inner in dependant.dependencies:
+        yield from _query_fields(inner)
+
+
+def _is_list(annotation: object) -> bool:
+    origin = get_origin(annotation)
+    return origin is list or any(_is_list(part) for part in get_args(annotation))
+
+
+def _check_query(query: str, single: frozenset[str], repeatable: frozenset[str]) -> None:
+    counts = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
+    unknown = [
+        FieldError(name[:100], "unknown parameter") for name in counts if name not in single | repeatable
+    ]
+    twice = [FieldError(name, "given more than once") for name in single if counts[name] > 1]
+    if faults := unknown + twice:
+        raise InvalidInput(f"{faults[0].pointer}: {faults[0].message}", errors=faults)

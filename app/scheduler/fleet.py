@@ -1,0 +1,155 @@
+"""The runs that this node drives: each has a task under a supervisor, or is parked."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from app import clock
+from app.errors import StoreUnavailable
+from app.events import RunEnded, RunStarted
+from app.models.pipeline import Isolation, Pipeline
+from app.models.rows import RunRow
+from app.models.states import RunStatus
+from app.scheduler.parking import Parking
+from app.scheduler.runner import Ending, Held, Runner, Tools
+from app.scheduler.runstate import RunState, of_rows
+from app.store import ownership, runs
+from app.store.db import Database
+
+log = logging.getLogger(__name__)
+
+ABORTED = "internal_error"
+ABORT_TRIES_S = (0.2, 1.0, 5.0)
+
+
+class Fleet:
+    """Owns the run tasks. `freed` is called whenever a run slot becomes free."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        db: Database,
+        *,
+        node_id: str,
+        run_slots: int,
+        block_slots: int,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.tools, self.db, self.node_id = tools, db, node_id
+        self.active: dict[int, Runner] = {}
+        self.parking = Parking(self.wake)
+        self.freed: Callable[[], None] = lambda: None
+        self.leaving = False
+        self._run_slots, self._block_slots = run_slots, block_slots
+        self._group = group
+        self._loading: set[int] = set()
+        self._semaphores: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+
+    @property
+    def free(self) -> int:
+        """Run slots left."""
+        return max(0, self._run_slots - len(self.active) - len(self._loading))
+
+    def permits(self, schedule_id: int | None, pipeline: Pipeline) -> list[asyncio.Semaphore]:
+        """What a block of such a run must hold: its trigger's semaphore, and its run's own block limit."""
+        found = []
+        if schedule_id is not None:
+            semaphore = self._semaphores.get(schedule_id) or asyncio.Semaphore(self._block_slots)
+            self._semaphores[schedule_id] = semaphore
+            found.append(semaphore)
+        if pipeline.limits.block_run_limit:
+            found.append(asyncio.Semaphore(pipeline.limits.block_run_limit))
+        return found
+
+    async def hold(self, block_isolation: Isolation, permits: list[asyncio.Semaphore]) -> Held | None:
+        """A slot and permits that are free this instant, or None."""
+        inline = block_isolation is Isolation.INLINE and self.tools.inline is not None
+        executor = self.tools.inline if inline and self.tools.inline else self.tools.workers
+        if any(permit.locked() for permit in permits):
+            return None
+        slot = executor.acquire_now(self.tools.python())
+        if slot is None:
+            return None
+        for permit in permits:
+            await permit.acquire()  # not locked: returns without waiting
+        return Held(slot, inline, list(permits))
+
+    def begin(self, state: RunState, permits: list[asyncio.Semaphore], first: dict[str, Held]) -> None:
+        """Drive a run that this node owns."""
+        runner = Runner(self.tools, state, permits, first)
+        self.active[state.run.id] = runner
+        self.tools.bus.publish(RunStarted(run_id=state.run.id, epoch=state.run.epoch))
+        self._group.create_task(self._supervise(runner), name=f"run {state.run.id}")
+
+    def wake(self, run_id: int) -> None:
+        """Go on with an owned run from its rows, unless it is being driven already."""
+        if run_id in self.active or run_id in self._loading or self.leaving:
+            return
+        self.parking.take(run_id)
+        self._loading.add(run_id)
+        self._group.create_task(self._resume(run_id), name=f"resume {run_id}")
+
+    async def _resume(self, run_id: int) -> None:
+        try:
+            resumed = await self.db.read(runs.load, run_id)
+        except StoreUnavailable:
+            log.warning("run %d: cannot be read now; it is looked for again", run_id)
+            return
+        finally:
+            self._loading.discard(run_id)
+        if resumed is None or not self._is_mine(resumed.run) or self.leaving:
+            return
+        state = of_rows(resumed)
+        self.begin(state, self.permits(resumed.run.pipeline_schedule_id, state.pipeline), {})
+
+    def _is_mine(self, run: RunRow) -> bool:
+        return run.status is RunStatus.RUNNING and run.owner == self.node_id
+
+    def cancel(self, run_id: int) -> None:
+        """Stop an owned run whose cancel is on record."""
+        if runner := self.active.get(run_id):
+            runner.stop("cancel")
+        else:
+            self.wake(run_id)
+
+    def knows(self, run_id: int) -> bool:
+        """Whether a run is driven, parked or on its way here."""
+        return run_id in self.active or run_id in self._loading or run_id in self.parking
+
+    async def _supervise(self, runner: Runner) -> None:
+        """However a run's task ends, the run does not hang: parked, closed, or ended with `internal_error`."""
+        run = runner.state.run
+        try:
+            ending = await runner.drive()
+        except Exception:  # the one blanket catch: whatever is wrong with one run must not stop the others
+            log.exception("run %d: the engine failed on it", run.id)
+            ending = await self._abort(run)
+        finally:
+            self.active.pop(run.id, None)
+        if ending.kind == "parked" and ending.wake_at is not None:
+            deadline = run.deadline_at
+            self.parking.park(run.id, min(ending.wake_at, deadline) if deadline else ending.wake_at)
+        self.freed()
+
+    async def _abort(self, run: RunRow) -> Ending:
+        for delay in (*ABORT_TRIES_S, None):
+            try:
+                mine = await self.db.write(
+                    ownership.abort, run.id, self.node_id, run.epoch, reason=ABORTED, now=clock.now()
+                )
+            except StoreUnavailable:
+                if delay is not None:
+                    await asyncio.sleep(delay)
+                continue
+            if mine:
+                self.tools.bus.publish(RunEnded(run_id=run.id, status=RunStatus.FAILED, reason=ABORTED))
+            return Ending("closed")
+        return Ending("lost")
+
+    def leave(self) -> None:
+        """Let go of every run as it stands."""
+        self.leaving = True
+        self.parking.close()
+        for runner in list(self.active.values()):
+            runner.leave()

@@ -1,0 +1,204 @@
+"""Runs on their way in: launches that come together share a transaction, and what waits is admitted.
+
+Whoever claims runs for this node holds `claiming`, so that its free slots are counted once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app import clock
+from app.errors import RunwrightError, StoreUnavailable
+from app.events import RunCreated
+from app.models.pipeline import Pipeline
+from app.models.rows import RunRow
+from app.models.states import BlockStatus
+from app.scheduler.admission import admissible
+from app.scheduler.fleet import Fleet
+from app.scheduler.runner import Held
+from app.scheduler.runstate import BlockState, RunState
+from app.store import launch
+from app.store.db import loads
+from app.store.launch import Claimer, Launched, NewRun
+
+log = logging.getLogger(__name__)
+
+#: Launches in one transaction at most.
+BATCH = 50
+
+
+@dataclass(slots=True, eq=False)
+class Launching:
+    """A run to be made, with what is held for its first block."""
+
+    new: NewRun
+    pipeline: Pipeline
+    answer: asyncio.Future[RunRow]
+    permits: list[asyncio.Semaphore]
+    first: str | None = None
+    held: Held | None = None
+
+    def let_go(self) -> None:
+        """Give back what was held for a run that does not start now."""
+        if self.held is not None:
+            self.held.release()
+            self.held = None
+
+
+class Intake:
+    """Creates runs and admits waiting ones, for one node."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._waiting: list[Launching] = []
+        self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        self._admit_wanted = asyncio.Event()
+        #: whether a run may be waiting that this node could take: spares a look after every run that ends
+        self.some_wait = True
+        self.open = True
+
+    async def launch(self, new: NewRun, pipeline: Pipeline) -> RunRow:
+        """Create a run; it is on disk when this returns, and started if nothing speaks against it."""
+        if not self.open:
+            raise StoreUnavailable("the service is stopping", hint="ask again when it is back")
+        answer: asyncio.Future[RunRow] = asyncio.get_running_loop().create_future()
+        permits = self._fleet.permits(new.values.get("pipeline_schedule_id"), pipeline)
+        self._waiting.append(Launching(new, pipeline, answer, permits))
+        self._wake.set()
+        return await asyncio.shield(answer)
+
+    async def serve(self) -> None:
+        """Take launches in, batch after batch; the engine owns this task."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0)  # whoever is ready in this turn of the loop comes along
+            self._wake.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                async with self._claiming:
+                    await self._create(batch)
+
+    async def serve_admissions(self) -> None:
+        """Admit whenever a slot was freed or a run was left waiting; the engine owns this task."""
+        while True:
+            await self._admit_wanted.wait()
+            self._admit_wanted.clear()
+            try:
+                await self.admit()
+            except StoreUnavailable as error:
+                log.warning("admission: %s", error)  # the poll asks again
+
+    def want_admission(self) -> None:
+        """Look for waiting runs soon."""
+        self.some_wait = True
+        self._admit_wanted.set()
+
+    def freed(self) -> None:
+        """A run slot is free."""
+        if self.some_wait:
+            self._admit_wanted.set()
+
+    async def _create(self, batch: Sequence[Launching]) -> None:
+        for item in batch:
+            await self._hold_first(item)
+        claimer = Claimer(self._fleet.node_id, self._fleet.free if self.open else 0, admissible)
+        try:
+            made = await self._fleet.db.write(
+                launch.launch, [item.new for item in batch], claimer, now=clock.now()
+            )
+        except Exception as error:  # belongs to one caller; the intake serves all of them
+            for item in batch:
+                item.let_go()
+            if len(batch) == 1:
+                _refuse(batch[0], error)
+                return
+            for item in batch:
+                await self._create([item])
+            return
+        for item, launched in zip(batch, made, strict=True):
+            self._created(item, launched)
+        ours = {item.new.id for item in batch}
+        for run_id in claimer.taken:
+            if run_id not in ours:
+                self._fleet.wake(run_id)
+
+    async def _hold_first(self, item: Launching) -> None:
+        """Take a free worker for the first block, so that it can start with the run itself."""
+        roots = (b for b in item.new.blocks if b.status is BlockStatus.INITIAL)
+        first = next((b for b in roots if _has_no_open_upstream(item, b.uuid)), None)
+        if first is None or item.new.ended:
+            return
+        item.held = await self._fleet.hold(item.pipeline.by_uuid[first.uuid].isolation, item.permits)
+        if item.held is not None:
+            item.first = first.uuid
+            item.new = replace(item.new, first=(first.id,))
+
+    def _created(self, item: Launching, launched: Launched) -> None:
+        run = launched.run
+        if launched.created:
+            self._fleet.tools.bus.publish(
+                RunCreated(run_id=run.id, pipeline_uuid=run.pipeline_uuid, cause=run.cause)
+            )
+        if launched.created and launched.claimed:
+            held = {item.first: item.held} if item.first and item.held else {}
+            self._fleet.begin(_state(item, run), item.permits, held)
+        else:
+            item.let_go()
+            self._after_waiting(launched)
+        if not item.answer.done():
+            item.answer.set_result(run)
+
+    def _after_waiting(self, launched: Launched) -> None:
+        run = launched.run
+        if run.owner == self._fleet.node_id and launched.created:
+            self._fleet.wake(run.id)  # admitted in the same transaction, after others
+        elif run.started_at is None and run.completed_at is None:
+            self.want_admission()
+
+    async def admit(self) -> list[RunRow]:
+        """Claim waiting runs as far as limits and free slots allow."""
+        async with self._claiming:
+            free = self._fleet.free if self.open else 0
+            if not free:
+                return []
+            claimer = Claimer(self._fleet.node_id, free, admissible)
+            admitted = await self._fleet.db.write(launch.admit, claimer, now=clock.now())
+            self.some_wait = claimer.left > 0
+            for run in admitted:
+                self._fleet.wake(run.id)
+            return admitted
+
+
+def _has_no_open_upstream(item: Launching, uuid: str) -> bool:
+    done = {b.uuid for b in item.new.blocks if b.status is not BlockStatus.INITIAL}
+    return all(upstream in done for upstream in item.pipeline.by_uuid[uuid].upstream)
+
+
+def _refuse(item: Launching, error: Exception) -> None:
+    if not isinstance(error, RunwrightError):
+        log.error("launch of run %d failed", item.new.id, exc_info=error)
+    if not item.answer.done():
+        item.answer.set_exception(error)
+
+
+def _state(item: Launching, run: RunRow) -> RunState:
+    """The state of a run that was made this instant, without reading it back."""
+    now = run.created_at
+    blocks = {}
+    for new in item.new.blocks:
+        started = new.uuid == item.first
+        blocks[new.uuid] = BlockState(
+            id=new.id,
+            block=item.pipeline.by_uuid[new.uuid],
+            state=BlockStatus.RUNNING if started else new.status,
+            attempt=int(started),
+            started_at=now if started else None,
+            outputs=_outputs(new.outputs),
+        )
+    return RunState(run=run, pipeline=item.pipeline, blocks=blocks)
+
+
+def _outputs(text: str | None) -> Sequence[dict[str, object]]:
+    return loads(text) if text else ()

@@ -1,0 +1,185 @@
+"""The passes that the timers ask for: thin loops over the store and the pure functions.
+
+Each looks at what is there now and does what is due; a pass that comes late or twice changes nothing.
+"""
+
+import asyncio
+import logging
+from datetime import datetime
+
+from app import clock
+from app.errors import InvalidInput, PipelineInvalid, PipelineNotFound
+from app.models.rows import ScheduleRow
+from app.models.states import Cause
+from app.pipelines.catalogue import Catalogue
+from app.scheduler import launch, sync, timetable
+from app.scheduler.fleet import Fleet
+from app.scheduler.intake import Intake
+from app.scheduler.node import provably_dead
+from app.scheduler.tick import Decision, Plan, decide
+from app.scheduler.tick import plan as plan_trigger
+from app.store import nodes, ownership, runs, schedules
+from app.store.db import Clash, Database, Tx
+from app.store.ids import Ids
+from app.store.nodes import NodeRow
+from app.store.sql import lock_named
+
+log = logging.getLogger(__name__)
+
+#: Triggers decided in one transaction.
+BATCH = 500
+#: A run that was lost with its owner so often is ended instead of being tried again.
+MAX_RECOVERIES = 5
+
+
+class Passes:
+    """Everything a node does because time has gone by."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        catalogue: Catalogue,
+        me: NodeRow,
+        fleet: Fleet,
+        intake: Intake,
+        run_ids: Ids,
+        block_ids: Ids,
+        schedule_ids: Ids,
+    ) -> None:
+        self._db, self._catalogue, self._me = db, catalogue, me
+        self._fleet, self._intake = fleet, intake
+        self._run_ids, self._block_ids, self._schedule_ids = run_ids, block_ids, schedule_ids
+        self._strays: set[int] = set()
+        self._ticking = asyncio.Lock()
+        #: when the tick last ended, for `/health`
+        self.ticked_at: datetime | None = None
+
+    async def tick(self) -> datetime | None:
+        """Decide every due slot; returns when the next one is due."""
+        async with self._ticking:
+            while await self._decide_batch() == BATCH:
+                pass
+            self.ticked_at = clock.now()
+            return await self._db.read(schedules.next_due)
+
+    async def _decide_batch(self) -> int:
+        now = clock.now()
+        due = await self._db.read(schedules.due, now=now, limit=BATCH)
+        decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
+        if decisions:
+            made = await self._db.write(decide, decisions, node_id=self._me.id, now=clock.now())
+            if made:
+                self._intake.want_admission()
+        return len(due)
+
+    async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
+        """The plan for a due trigger, with its run. One that cannot be planned is quarantined, and hurts no other."""
+        try:
+            table = timetable.parse(
+                schedule.schedule_interval or "",
+                schedule.timezone or "UTC",
+                self._catalogue.project.week_start,
+            )
+            live, last_end = (False, None)
+            if table.kind == "always_on":
+                live, last_end = await self._db.read(schedules.last_run_end, schedule.id)
+            plan = plan_trigger(schedule, table, now=now, live=live, last_end=last_end)
+        except InvalidInput as error:
+            log.warning("trigger %d ('%s') is quarantined: %s", schedule.id, schedule.name, error)
+            await self._db.write(schedules.quarantine, schedule, str(error), now=now)
+            return None
+        if plan.fire is None:
+            return Decision(schedule=schedule, plan=plan)
+        return await self._with_run(schedule, plan, plan.fire, now)
+
+    async def _with_run(self, schedule: ScheduleRow, plan: Plan, date: datetime, now: datetime) -> Decision:
+        request = launch.LaunchRequest(
+            pipeline_uuid=schedule.pipeline_uuid, execution_date=date, cause=Cause.TICK
+        )
+        try:
+            pipeline = self._catalogue.get(schedule.pipeline_uuid)
+        except (PipelineNotFound, PipelineInvalid) as error:
+            log.warning("trigger '%s': slot %s is missed: %s", schedule.name, date, error)
+            return Decision(schedule=schedule, plan=plan)
+        new, _part = await launch.new_run(
+            pipeline,
+            request,
+            run_ids=self._run_ids,
+            block_ids=self._block_ids,
+            now=now,
+            schedule=schedule,
+            extra={"dedupe_scope": f"schedule:{schedule.id}", "dedupe_key": f"tick:{date.isoformat()}"},
+        )
+        return Decision(schedule=schedule, plan=plan, run=new)
+
+    async def sync(self, *, force: bool = False) -> bool:
+        """Read what changed in the project folder; bring triggers and limits to it."""
+        changed = await asyncio.to_thread(self._catalogue.refresh)
+        if not (changed or force):
+            return False
+        entries, unread = self._catalogue.triggers(), self._catalogue.unread_triggers()
+        missing = sync.new_keys(await self._db.read(schedules.from_files), entries)
+        ids = dict(zip(missing, await self._schedule_ids.take(len(missing)), strict=True)) if missing else {}
+        pipelines = [entry.pipeline for entry in self._catalogue.entries() if entry.pipeline is not None]
+
+        def write(tx: Tx) -> int:
+            lock_named(tx, "triggers")  # replicas read the same files: one writes, the next finds it done
+            now = clock.now()
+            sync.apply_pipeline_limits(tx, pipelines, now=now)
+            week_start = self._catalogue.project.week_start
+            return sync.apply(tx, entries, ids, unread=unread, now=now, week_start=week_start)
+
+        try:
+            count = await self._db.write(write)
+        except (Clash, KeyError) as error:  # another replica was between our look and our lock
+            log.info("triggers: looked at anew (%s)", type(error).__name__)
+            return await self.sync(force=True)
+        if count:
+            log.info("%d triggers follow their files", count)
+        self._intake.want_admission()
+        return True
+
+    async def poll(self) -> None:
+        """What a lost wake-up would have said: cancels asked for elsewhere, runs that wait."""
+        for run_id in await self._db.read(runs.cancel_asked, self._me.id):
+            self._fleet.cancel(run_id)
+        self._intake.want_admission()
+
+    async def recover(self) -> None:
+        """Fence the dead, take over what they owned, find own runs that nobody drives."""
+        now = clock.now()
+        only_one = self._db.dialect == "sqlite"
+        dead = provably_dead(await self._db.read(nodes.alive), self._me, only_one=only_one)
+        if dead:
+            await self._db.write(nodes.fence, [node.id for node in dead], now=now)
+        if not only_one:
+            await self._db.write(nodes.fence_expired, now=now)
+        await self._take_over()
+        await self._find_strays()
+
+    async def _take_over(self) -> None:
+        if not (free := self._fleet.free):
+            return
+        for taken in await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now()):
+            log.info("run %d taken over at epoch %d", taken.run_id, taken.epoch)
+            if taken.recoveries > MAX_RECOVERIES:
+                await self._db.write(
+                    ownership.abort,
+                    taken.run_id,
+                    self._me.id,
+                    taken.epoch,
+                    reason="recovery limit",
+                    now=clock.now(),
+                )
+            else:
+                self._fleet.wake(taken.run_id)
+
+    async def _find_strays(self) -> None:
+        """Own runs that are neither driven nor parked, twice in a row: a wake-up was lost."""
+        owned = await self._db.read(runs.owned, self._me.id)
+        unknown = {run_id for run_id, _epoch in owned if not self._fleet.knows(run_id)}
+        for run_id in unknown & self._strays:
+            log.warning("run %d was driven by nobody: going on with it", run_id)
+            self._fleet.wake(run_id)
+        self._strays = unknown

@@ -1,0 +1,141 @@
+"""The decisions of one step, applied to a run's state in memory and put into rows for the journal.
+
+No waiting and no I/O here: the runner does that. State moves before the journal has answered, so that two
+blocks which end together never decide the same thing twice; a start that is refused is taken back.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+from app.events import BlockEnded
+from app.executors.base import BlockResult
+from app.models.states import BlockStatus, Outcome, RunStatus
+from app.scheduler import progress
+from app.scheduler.progress import Judgement
+from app.scheduler.runstate import BlockState, RunState
+from app.store.db import dumps
+from app.store.units import Close, Finish, Settle, Start
+
+StopWhy = Literal["cancel", "deadline"]
+_CHARGED = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.CRASHED})
+_STOP_REASON = {"cancel": "cancel requested", "deadline": "run timed out"}
+
+
+def start(block: BlockState, now: datetime) -> Start:
+    """Count a new attempt of a block."""
+    block.attempt += 1
+    block.state, block.wake_at = BlockStatus.RUNNING, None
+    block.started_at = block.started_at or now
+    return Start(block_run_id=block.id, attempt=block.attempt)
+
+
+def take_back(block: BlockState) -> None:
+    """Undo :func:`start`: the journal refused it."""
+    block.attempt -= 1
+    block.state = BlockStatus.QUEUED if block.attempt else BlockStatus.INITIAL
+
+
+def judge(block: BlockState, result: BlockResult, why: StopWhy | None, now: datetime) -> Judgement:
+    """What the end of an attempt means; the block's state follows. A stopped run tries nothing again."""
+    block.lost += result.outcome is Outcome.LOST
+    block.charged += result.outcome in _CHARGED
+    started_at = block.started_at or now
+    judgement = progress.judge(
+        block.block, result, charged=block.charged, lost=block.lost, started_at=started_at, now=now
+    )
+    if why is not None and (judgement.waiting or judgement.status is BlockStatus.QUEUED):
+        judgement = Judgement(BlockStatus.CANCELLED, reason=_STOP_REASON[why])
+    block.state, block.wake_at = judgement.status, judgement.wake_at
+    if judgement.status is BlockStatus.COMPLETED:
+        block.outputs = result.outputs
+    return judgement
+
+
+def is_stopping(state: RunState, why: StopWhy | None) -> bool:
+    """Whether no further block may start."""
+    return why is not None or progress.must_stop(
+        state.statuses, allow_blocks_to_fail=state.allow_blocks_to_fail
+    )
+
+
+def fall_out(state: RunState, why: StopWhy | None) -> list[Settle]:
+    """Blocks that can never start any more, with what becomes of them."""
+    fallen = progress.fallout(state.pipeline, state.statuses, allow_blocks_to_fail=state.allow_blocks_to_fail)
+    if why is not None:
+        for uuid, block in state.blocks.items():
+            if block.state in (BlockStatus.INITIAL, BlockStatus.QUEUED):
+                fallen.setdefault(uuid, (BlockStatus.CANCELLED, _STOP_REASON[why]))
+    settles = []
+    for uuid, (status, reason) in fallen.items():
+        block = state.blocks[uuid]
+        block.state, block.wake_at = status, None
+        settles.append(Settle(block_run_id=block.id, status=status, reason=reason))
+    return settles
+
+
+def drop_sensors(state: RunState, busy: Collection[str]) -> list[Finish]:
+    """End the sensors that wait between two pokes: a run that stops waits for nothing."""
+    dropped = []
+    for uuid, block in state.blocks.items():
+        if block.is_waiting_sensor and uuid not in busy:
+            block.state, block.wake_at = BlockStatus.CANCELLED, None
+            judgement = Judgement(BlockStatus.CANCELLED, reason="cancelled")
+            dropped.append(finish_row(block, judgement, BlockResult(Outcome.CANCELLED)))
+    return dropped
+
+
+def closing(state: RunState, why: StopWhy | None) -> Close | None:
+    """The end of the run, when no block can move any more."""
+    end = progress.roll_up(state.statuses)
+    if end is None:
+        return None
+    status, reason = end
+    if why == "deadline":
+        status, reason = RunStatus(state.run.timeout_status or RunStatus.FAILED), "timeout"
+    elif why == "cancel" and status is not RunStatus.COMPLETED:
+        status, reason = RunStatus.CANCELLED, _STOP_REASON[why]
+    return Close(status=status, reason=reason, metrics=state.run.metrics)
+
+
+def finish_row(block: BlockState, judgement: Judgement, result: BlockResult) -> Finish:
+    """The end of an attempt as the journal writes it."""
+    done = judgement.status is BlockStatus.COMPLETED
+    timed_out = judgement.status is BlockStatus.FAILED and result.value_false  # a sensor's own timeout
+    return Finish(
+        block_run_id=block.id,
+        attempt=block.attempt,
+        outcome=Outcome.TIMEOUT if timed_out else result.outcome,
+        status=judgement.status,
+        reason=judgement.reason,
+        outputs=dumps(list(result.outputs)) if done else None,
+        error=asdict(result.error) if result.error else None,
+        evidence=result.evidence,
+        metrics=result.metrics,
+        code_hash=result.code_hash,
+        wake_at=judgement.wake_at,
+    )
+
+
+def ended_event(run_id: int, block: BlockState, judgement: Judgement, result: BlockResult) -> BlockEnded:
+    """What listeners are told of the end of an attempt."""
+    duration: Any = result.metrics.get("duration_s")
+    return BlockEnded(
+        run_id=run_id,
+        block_uuid=block.block.uuid,
+        status=judgement.status,
+        attempt=block.attempt,
+        outcome=result.outcome,
+        error=asdict(result.error) if result.error else None,
+        duration_s=duration,
+        wake_at=judgement.wake_at,
+    )
+
+
+def settled_events(state: RunState, settles: list[Settle]) -> list[BlockEnded]:
+    """What listeners are told of blocks that ended without an attempt."""
+    names = {block.id: uuid for uuid, block in state.blocks.items()}
+    return [
+        BlockEnded(run_id=state.run.id, block_uuid=names[s.block_run_id], status=s.status) for s in settles
+    ]

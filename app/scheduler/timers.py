@@ -1,0 +1,43 @@
+"""The alarm clock: APScheduler with a handful of jobs that live in memory. It remembers nothing.
+
+What is due is in the database; a job only says "look now". `coalesce` and an unlimited grace make a blocked
+loop cost one late pass, never a lost or a doubled one.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+Pass = Callable[[], Awaitable[Any]]
+
+
+class Timers:
+    """Runs passes at intervals, and one of them also at a moment of its own."""
+
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        # One line a skipped pass would be noise: a pass that is still running will see what is due.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+    def every(self, seconds: float, name: str, work: Pass, *, jitter_s: float | None = None) -> None:
+        """Run `work` every so many seconds, never twice at once."""
+        self._scheduler.add_job(work, "interval", seconds=seconds, id=name, jitter=jitter_s)
+
+    def at(self, when: datetime, name: str, work: Pass) -> None:
+        """Run `work` once at `when`; a later call for the same name replaces it."""
+        self._scheduler.add_job(work, "date", run_date=when, id=name, replace_existing=True)
+
+    def start(self) -> None:
+        """Begin on the running loop."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End; a pass that is running goes on to its end."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)

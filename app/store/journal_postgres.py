@@ -1,0 +1,272 @@
+"""The journal's Postgres side: one server-side function call a flush, on a connection of its own.
+
+The function lives in `pg_temp` of that connection: no migration, and no skew between replicas of two
+versions. It loops over statements by primary key: plans that an empty table or a partial index cannot spoil.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from app.errors import LeaseLost
+from app.models.states import BLOCK_TERMINAL
+from app.store.db import dumps
+from app.store.journal import Answer
+from app.store.postgres import away, connect_raw
+from app.store.units import Mismatch, Unit, Verdict
+
+log = logging.getLogger(__name__)
+
+_LOCKED, _TIMED_OUT, _FENCED = "55P03", "57014", "RW002"
+_PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+_LOST_CONNECTION = (
+    ConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncio.TimeoutError,
+)
+
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION pg_temp.journal(
+  me text, expected int8, ids int8[], epochs int8[],
+  f_run int[], f_block int8[], f_try int[], f_outcome text[], f_status text[], f_done bool[], f_reason text[],
+  f_outputs text[], f_error text[], f_evidence text[], f_metrics text[], f_code text[], f_wake timestamptz[],
+  o_run int[], o_block int8[], o_status text[], o_done bool[], o_reason text[],
+  w_run int[], w_block int8[], w_wake timestamptz[],
+  s_run int[], s_block int8[], s_try int[],
+  c_run int[], c_status text[], c_reason text[], c_metrics text[],
+  l_run int[], l_pos int8[], l_block int8[], l_try int[], l_lines text[]
+) RETURNS text[] LANGUAGE plpgsql AS $f$
+#variable_conflict use_column
+DECLARE
+  state text[] := '{}';  cancelled timestamptz;  deadline timestamptz;  n int;  touched int;  stamp timestamptz;
+BEGIN
+  UPDATE node_journal SET seq = seq + 1 WHERE node_id = me AND seq = expected AND seq >= 0;
+  IF NOT FOUND THEN RAISE EXCEPTION 'fenced' USING errcode = 'RW002'; END IF;
+  FOR i IN 1..cardinality(ids) LOOP
+    SELECT r.cancel_requested_at, r.deadline_at INTO cancelled, deadline FROM pipeline_run r
+     WHERE r.id = ids[i] AND r.owner = me AND r.epoch = epochs[i] AND r.started_at IS NOT NULL
+       AND r.completed_at IS NULL FOR NO KEY UPDATE;
+    IF NOT FOUND THEN state[i] := 'lost';
+    ELSIF cancelled IS NOT NULL THEN state[i] := 'cancel';
+    ELSIF deadline <= clock_timestamp() THEN state[i] := 'deadline';
+    ELSE state[i] := 'go'; END IF;
+  END LOOP;
+  stamp := clock_timestamp();
+  FOR i IN 1..cardinality(f_run) LOOP
+    CONTINUE WHEN state[f_run[i]] = 'lost';
+    UPDATE block_attempt a SET ended_at = stamp, e_seq = nextval('event_seq'), outcome = f_outcome[i],
+        error = f_error[i]::jsonb, evidence = f_evidence[i]::jsonb, code_hash = f_code[i]
+     WHERE a.block_run_id = f_block[i] AND a.attempt = f_try[i] AND a.outcome IS NULL;
+    GET DIAGNOSTICS touched = ROW_COUNT;
+    UPDATE block_run b SET status = f_status[i], status_reason = f_reason[i],
+        completed_at = CASE WHEN f_done[i] THEN stamp END, outputs = f_outputs[i], error = f_error[i]::jsonb,
+        metrics = f_metrics[i]::jsonb, wake_at = f_wake[i]
+     WHERE b.id = f_block[i] AND b.status = 'running' AND b.attempt = f_try[i];
+    GET DIAGNOSTICS n = ROW_COUNT;
+    IF touched + n <> 2 THEN RAISE EXCEPTION 'finish of block run % does not fit', f_block[i] USING errcode = 'RW003'; END IF;
+  END LOOP;
+  FOR i IN 1..cardinality(o_run) LOOP
+    CONTINUE WHEN state[o_run[i]] = 'lost';
+    UPDATE block_run b SET status = o_status[i], status_reason = o_reason[i], wake_at = NULL,
+        completed_at = CASE WHEN o_done[i] THEN stamp END
+     WHERE b.id = o_block[i] AND b.status IN ('initial', 'queued');
+    IF NOT FOUND THEN RAISE EXCEPTION 'end of block run % does not fit', o_block[i] USING errcode = 'RW003'; END IF;
+  END LOOP;
+  FOR i IN 1..cardinality(w_run) LOOP
+    CONTINUE WHEN state[w_run[i]] = 'lost';
+    UPDATE block_run b SET wake_at = w_wake[i] WHERE b.id = w_block[i] AND b.status = 'running';
+    IF NOT FOUND THEN RAISE EXCEPTION 'wait of block run % does not fit', w_block[i] USING errcode = 'RW003'; END IF;
+  END LOOP;
+  FOR i IN 1..cardinality(s_run) LOOP
+    CONTINUE WHEN state[s_run[i]] <> 'go';
+    UPDATE block_run b SET status = 'running', attempt = s_try[i], started_at = coalesce(b.started_at, stamp), wake_at = NULL
+     WHERE b.id = s_block[i] AND b.attempt = s_try[i] - 1 AND b.status IN ('initial', 'queued');
+    IF NOT FOUND THEN RAISE EXCEPTION 'start of block run % does not fit', s_block[i] USING errcode = 'RW003'; END IF;
+    INSERT INTO block_attempt(block_run_id, attempt, kind, epoch, node_id, started_at, s_seq)
+     VALUES (s_block[i], s_try[i], 'block', epochs[s_run[i]], me, stamp, nextval('event_seq'));
+  END LOOP;
+  FOR i IN 1..cardinality(c_run) LOOP
+    CONTINUE WHEN state[c_run[i]] = 'lost';
+    UPDATE pipeline_run r SET status = c_status[i], status_reason = c_reason[i], completed_at = stamp,
+        e_seq = nextval('event_seq'), metrics = c_metrics[i]::jsonb
+     WHERE r.id = ids[c_run[i]] AND r.completed_at IS NULL AND NOT EXISTS (SELECT 1 FROM block_run b
+       WHERE b.pipeline_run_id = r.id AND b.status IN ('initial', 'queued', 'running'));
+    IF NOT FOUND THEN RAISE EXCEPTION 'end of run % does not fit', ids[c_run[i]] USING errcode = 'RW003'; END IF;
+  END LOOP;
+  FOR i IN 1..cardinality(l_run) LOOP
+    CONTINUE WHEN state[l_run[i]] = 'lost';
+    INSERT INTO block_log(pipeline_run_id, pos, block_run_id, attempt, lines)
+     VALUES (ids[l_run[i]], l_pos[i], l_block[i], l_try[i], l_lines[i]);
+  END LOOP;
+  RETURN state;
+END $f$
+"""
+_PARAMETERS = 37
+_CALL = f"SELECT pg_temp.journal({', '.join(f'${n}' for n in range(1, _PARAMETERS + 1))})"
+
+
+class PostgresJournal:
+    """Flushes on one session; PgBouncer in transaction mode cannot carry it."""
+
+    def __init__(self, url: str, node_id: str) -> None:
+        self._url, self._node_id = url, node_id
+        self._connection: Any = None
+        self._call: Any = None
+        self._seq = 0
+
+    async def open(self) -> None:
+        """Connect, make the function, read how far this node's journal has come."""
+        self._connection = await connect_raw(self._url, lock_timeout="500", **_PLANNER)
+        try:
+            await self._connection.execute(_FUNCTION)
+            self._call = await self._connection.prepare(_CALL)
+            self._seq = await self._position()
+        except BaseException:
+            self._connection.terminate()
+            self._connection = None
+            raise
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            await self._connection.close(timeout=5)
+            self._connection = None
+
+    async def flush(self, units: Sequence[Unit]) -> list[Answer]:
+        """One call; unit by unit when one of them does not fit or meets a lock."""
+        try:
+            return await self._flush_all(units)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _FENCED:
+                return [LeaseLost("this node has been fenced") for _ in units]
+            if error.sqlstate == _TIMED_OUT:
+                raise away(error) from error
+            log.debug("journal: a flush of %d units was refused (%s); one by one", len(units), error)
+        answers: list[Answer] = []
+        for unit in units:
+            answers += await self._flush_one(unit)
+        return answers
+
+    async def _flush_one(self, unit: Unit) -> list[Answer]:
+        try:
+            return await self._flush_all([unit])
+        except asyncpg.PostgresError as error:
+            if error.sqlstate in (_LOCKED, _TIMED_OUT):
+                return [None]
+            return [Mismatch(str(error))]
+
+    async def _flush_all(self, units: Sequence[Unit]) -> list[Answer]:
+        runs = {key: i for i, key in enumerate(sorted({(u.run_id, u.epoch) for u in units}), 1)}
+        states = await self._execute(parameters(self._node_id, self._seq, units, runs), runs)
+        return [_answer(unit, states[runs[unit.run_id, unit.epoch] - 1]) for unit in units]
+
+    async def _execute(self, values: list[Any], runs: dict[tuple[int, int], int]) -> list[str]:
+        if self._connection is None:
+            await self.open()
+            values[1] = self._seq
+        try:
+            states: list[str] = await self._call.fetchval(*values)
+        except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+            if not is_lost(error):
+                raise
+            return await self._after_loss(error, runs)
+        self._seq += 1
+        return states
+
+    async def _after_loss(self, error: BaseException, runs: dict[tuple[int, int], int]) -> list[str]:
+        """The connection broke: whether the flush was committed is read from `node_journal`, never guessed."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        expected = self._seq + 1
+        await self.open()  # raises StoreUnavailable: the journal asks again, and finds _seq unchanged
+        if self._seq != expected:
+            raise away(error) from error
+        # It was: the same answers can be read from the rows, since nobody else may change a run we own.
+        return [await self._state(run_id, epoch) for run_id, epoch in runs]
+
+    async def _state(self, run_id: int, epoch: int) -> str:
+        row = await self._connection.fetchrow(
+            "SELECT owner = $2 AND epoch = $3 AS mine, cancel_requested_at IS NOT NULL AS cancel"
+            " FROM pipeline_run WHERE id = $1",
+            run_id,
+            self._node_id,
+            epoch,
+        )
+        if row is None or not row["mine"]:
+            return "lost"
+        return "cancel" if row["cancel"] else "go"
+
+    async def _position(self) -> int:
+        seq = await self._connection.fetchval(
+            "SELECT seq FROM node_journal WHERE node_id = $1", self._node_id
+        )
+        if seq is None or seq < 0:
+            raise LeaseLost("this node has been fenced")
+        return int(seq)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone and the outcome of the call with it."""
+    if isinstance(error, _LOST_CONNECTION):
+        return True
+    state = getattr(error, "sqlstate", None) or ""
+    return state.startswith(("08", "57P"))  # connection exceptions, shutdown of the server
+
+
+def _answer(unit: Unit, state: str) -> Answer:
+    if state == "lost":
+        return LeaseLost(f"run {unit.run_id} is no longer this node's")
+    return Verdict(state) if state in ("cancel", "deadline") else Verdict()  # type: ignore[arg-type]
+
+
+def parameters(node_id: str, seq: int, units: Sequence[Unit], runs: dict[tuple[int, int], int]) -> list[Any]:
+    """The units as parallel arrays, in the order of the function's parameters."""
+    f = [(runs[u.run_id, u.epoch], x) for u in units for x in u.finishes]
+    o = [(runs[u.run_id, u.epoch], x) for u in units for x in u.settles]
+    w = [(runs[u.run_id, u.epoch], x) for u in units for x in u.waits]
+    s = [(runs[u.run_id, u.epoch], x) for u in units for x in u.starts]
+    c = [(runs[u.run_id, u.epoch], u.close) for u in units if u.close]
+    log_ = [(runs[u.run_id, u.epoch], x) for u in units for x in u.chunks]
+    return [
+        node_id,
+        seq,
+        [run_id for run_id, _ in runs],
+        [epoch for _, epoch in runs],
+        *_columns(
+            f,
+            lambda x: (
+                x.block_run_id,
+                x.attempt,
+                x.outcome.value,
+                x.status.value,
+                x.status in BLOCK_TERMINAL,
+            ),
+            lambda x: (x.reason, x.outputs, _json(x.error), _json(x.evidence), _json(x.metrics), x.code_hash),
+            lambda x: (x.wake_at,),
+            width=12,
+        ),
+        *_columns(
+            o, lambda x: (x.block_run_id, x.status.value, x.status in BLOCK_TERMINAL, x.reason), width=4
+        ),
+        *_columns(w, lambda x: (x.block_run_id, x.wake_at), width=2),
+        *_columns(s, lambda x: (x.block_run_id, x.attempt), width=2),
+        *_columns(c, lambda x: (x.status.value, x.reason, _json(x.metrics)), width=3),
+        *_columns(log_, lambda x: (x.pos, x.block_run_id, x.attempt, x.lines), width=4),
+    ]
+
+
+def _columns(rows: list[tuple[int, Any]], *parts: Any, width: int) -> list[list[Any]]:
+    """Rows turned into `1 + width` columns, the run's index first."""
+    if not rows:
+        return [[] for _ in range(width + 1)]
+    lines = [(index, *(value for part in parts for value in part(item))) for index, item in rows]
+    return [list(column) for column in zip(*lines, strict=True)]
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else dumps(dict(value))

@@ -1,0 +1,167 @@
+"""Named transactions *cancel*, *takeover* and *prune*: runs change hands, are asked to stop, or are forgotten."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select, update
+
+from app.models.rows import RunRow
+from app.models.states import (
+    BLOCK_TRANSITIONS,
+    RUN_TERMINAL,
+    BlockStatus,
+    NodeState,
+    Outcome,
+    RunStatus,
+    sources,
+)
+from app.store.runs import RUN_COLUMNS, run_row
+from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, SLOT, take_seq
+
+
+def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow | None:
+    """Ask a run to stop. A waiting run ends here; a running one is killed and closed by its owner.
+
+    A finished run is returned as it is; None when there is no such run.
+    """
+    row = tx.execute(select(RUN.c.status).where(RUN.c.id == run_id).with_for_update(key_share=True)).first()
+    if row is None:
+        return None
+    if row.status == RunStatus.INITIAL:
+        ended = {"status": RunStatus.CANCELLED, "status_reason": reason, "completed_at": now}
+        tx.execute(update(RUN).where(RUN.c.id == run_id).values(cancel_requested_at=now, **ended))
+        tx.execute(
+            update(BLOCK)
+            .where(
+                BLOCK.c.pipeline_run_id == run_id,
+                BLOCK.c.status.in_(sources(BLOCK_TRANSITIONS, BlockStatus.CANCELLED)),
+            )
+            .values(status=BlockStatus.CANCELLED, completed_at=now)
+        )
+    elif row.status == RunStatus.RUNNING:
+        tx.execute(
+            update(RUN)
+            .where(RUN.c.id == run_id, RUN.c.cancel_requested_at.is_(None))
+            .values(cancel_requested_at=now)
+        )
+    return run_row(tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == run_id)).one())
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A run that changed hands, at its new epoch."""
+
+    run_id: int
+    epoch: int
+    recoveries: int
+
+
+def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[TakenOver]:
+    """Take runs over from nodes that are stopped or fenced: epoch + 1, open attempts lost, their blocks queued."""
+    dead = select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
+    pick = (
+        select(RUN.c.id)
+        .where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(dead))
+        .order_by(RUN.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    ids = list(tx.execute(pick).scalars())
+    if not ids:
+        return []
+    moved = tx.execute(
+        update(RUN)
+        .where(RUN.c.id.in_(ids))
+        .values(owner=node_id, epoch=RUN.c.epoch + 1, recoveries=RUN.c.recoveries + 1)
+        .returning(RUN.c.id, RUN.c.epoch, RUN.c.recoveries)
+    )
+    found = sorted((TakenOver(row.id, row.epoch, row.recoveries) for row in moved), key=lambda t: t.run_id)
+    _lose_open_attempts(tx, ids, now=now)
+    return found
+
+
+def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) -> None:
+    of_runs = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id.in_(run_ids))
+    still_open = (
+        select(ATTEMPT.c.block_run_id, ATTEMPT.c.attempt)
+        .where(ATTEMPT.c.block_run_id.in_(of_runs), ATTEMPT.c.ended_at.is_(None))
+        .order_by(ATTEMPT.c.block_run_id)
+    )
+    lost = tx.execute(still_open).all()
+    for (block_run_id, attempt), seq in zip(lost, take_seq(tx, len(lost)), strict=True):
+        tx.execute(
+            update(ATTEMPT)
+            .where(ATTEMPT.c.block_run_id == block_run_id, ATTEMPT.c.attempt == attempt)
+            .values(ended_at=now, e_seq=seq, outcome=Outcome.LOST)
+        )
+    tx.execute(
+        update(BLOCK)
+        .where(BLOCK.c.pipeline_run_id.in_(run_ids), BLOCK.c.status == BlockStatus.RUNNING)
+        .values(status=BlockStatus.QUEUED)
+    )
+
+
+def prune(tx: Connection, pipeline_uuid: str, *, keep: int, limit: int = 100) -> list[int]:
+    """Forget the oldest finished runs of a pipeline but the newest `keep`, at most `limit` a call.
+
+    Returns their ids, so that their artifacts can go too. Runs that others point at stay.
+    """
+    newest = (
+        select(RUN.c.id)
+        .where(RUN.c.pipeline_uuid == pipeline_uuid)
+        .order_by(RUN.c.id.desc())
+        .limit(1)
+        .offset(keep - 1)
+    )
+    edge = tx.execute(newest).scalar()
+    if edge is None:
+        return []
+    other, heir, source = RUN.alias(), BLOCK.alias(), BLOCK.alias()
+    named = select(other.c.id).where((other.c.retry_of == RUN.c.id) | (other.c.parent_run_id == RUN.c.id))
+    carried = select(heir.c.id).where(
+        heir.c.carried_from == source.c.id, source.c.pipeline_run_id == RUN.c.id
+    )
+    old = (
+        select(RUN.c.id)
+        .where(
+            RUN.c.pipeline_uuid == pipeline_uuid,
+            RUN.c.id < edge,
+            RUN.c.status.in_(list(RUN_TERMINAL)),
+            ~named.exists(),
+            ~carried.exists(),
+        )
+        .order_by(RUN.c.id)
+        .limit(limit)
+    )
+    ids = list(tx.execute(old).scalars())
+    if ids:
+        tx.execute(delete(SLOT).where(SLOT.c.pipeline_run_id.in_(ids)))
+        tx.execute(delete(RUN).where(RUN.c.id.in_(ids)))
+    return ids
+
+
+def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str, now: datetime) -> bool:
+    """End a run that its owner cannot go on with, whatever its blocks are doing; False when it is not the owner's."""
+    mine = (
+        RUN.c.id == run_id,
+        RUN.c.owner == node_id,
+        RUN.c.epoch == epoch,
+        RUN.c.status == RunStatus.RUNNING,
+    )
+    if tx.execute(select(RUN.c.id).where(*mine).with_for_update(key_share=True)).first() is None:
+        return False
+    _lose_open_attempts(tx, [run_id], now=now)
+    tx.execute(
+        update(BLOCK)
+        .where(
+            BLOCK.c.pipeline_run_id == run_id,
+            BLOCK.c.status.in_(sources(BLOCK_TRANSITIONS, BlockStatus.CANCELLED)),
+        )
+        .values(status=BlockStatus.CANCELLED, status_reason=reason, completed_at=now, wake_at=None)
+    )
+    tx.execute(
+        update(RUN)
+        .where(*mine)
+        .values(status=RunStatus.FAILED, status_reason=reason, completed_at=now, e_seq=take_seq(tx, 1)[0])
+    )
+    return True

@@ -1,0 +1,164 @@
+"""Reading runs: what the doors show and what a node needs to drive one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from app.models.rows import AttemptRow, BlockRow, RunRow
+from app.models.states import RUN_TERMINAL, BlockStatus, Cause, Outcome, RunStatus
+from app.store.db import loads
+from app.store.sql import ATTEMPT, BLOCK, LOG, RUN, VERSION
+
+_RUN_NAMES = tuple(field.name for field in fields(RunRow))
+RUN_COLUMNS = tuple(RUN.c[name] for name in _RUN_NAMES)
+_ATTEMPT_NAMES = tuple(field.name for field in fields(AttemptRow))
+
+
+def run_row(row: Sequence[Any]) -> RunRow:
+    """A RunRow of a row that begins with RUN_COLUMNS."""
+    values = dict(zip(_RUN_NAMES, row, strict=False))
+    return RunRow(**{**values, "cause": Cause(values["cause"]), "status": RunStatus(values["status"])})
+
+
+def get(tx: Connection, run_id: int) -> RunRow | None:
+    """One run, without its blocks."""
+    row = tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == run_id)).first()
+    return run_row(row) if row else None
+
+
+def page(
+    tx: Connection,
+    *,
+    limit: int,
+    before_id: int | None = None,
+    pipeline_uuid: Sequence[str] | None = None,
+    status: Sequence[str] | None = None,
+    schedule_id: Sequence[int] | None = None,
+    cause: Sequence[str] | None = None,
+) -> list[RunRow]:
+    """Runs that pass every filter, newest first; `before_id` continues a page."""
+    query: Select[Any] = select(*RUN_COLUMNS).order_by(RUN.c.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(RUN.c.id < before_id)
+    filters = (
+        (RUN.c.pipeline_uuid, pipeline_uuid),
+        (RUN.c.status, status),
+        (RUN.c.pipeline_schedule_id, schedule_id),
+        (RUN.c.cause, cause),
+    )
+    for column, wanted in filters:
+        if wanted:
+            query = query.where(column.in_(wanted))
+    return [run_row(row) for row in tx.execute(query)]
+
+
+def blocks(tx: Connection, run_id: int, attempts: bool = True) -> list[BlockRow]:
+    """The block runs of a run in pipeline order, with their attempts if asked for."""
+    rows = tx.execute(select(BLOCK).where(BLOCK.c.pipeline_run_id == run_id).order_by(BLOCK.c.position))
+    tries = _attempts(tx, run_id) if attempts else {}
+    return [_block_row(row, tuple(tries.get(row.id, ()))) for row in rows]
+
+
+def block(tx: Connection, block_run_id: int) -> BlockRow | None:
+    """One block run with its attempts."""
+    row = tx.execute(select(BLOCK).where(BLOCK.c.id == block_run_id)).first()
+    if row is None:
+        return None
+    return _block_row(row, tuple(_attempts(tx, row.pipeline_run_id).get(row.id, ())))
+
+
+def _block_row(row: Any, attempts: tuple[AttemptRow, ...]) -> BlockRow:
+    return BlockRow(
+        id=row.id,
+        pipeline_run_id=row.pipeline_run_id,
+        block_uuid=row.block_uuid,
+        status=BlockStatus(row.status),
+        status_reason=row.status_reason,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        wake_at=row.wake_at,
+        outputs=loads(row.outputs) if row.outputs else (),
+        error=row.error,
+        metrics=row.metrics or {},
+        attempts=attempts,
+    )
+
+
+def _attempts(tx: Connection, run_id: int) -> dict[int, list[AttemptRow]]:
+    columns = [ATTEMPT.c[name] for name in _ATTEMPT_NAMES]
+    query = (
+        select(ATTEMPT.c.block_run_id, *columns)
+        .join(BLOCK, BLOCK.c.id == ATTEMPT.c.block_run_id)
+        .where(BLOCK.c.pipeline_run_id == run_id)
+        .order_by(ATTEMPT.c.block_run_id, ATTEMPT.c.attempt)
+    )
+    found: dict[int, list[AttemptRow]] = {}
+    for row in tx.execute(query):
+        values = dict(zip(_ATTEMPT_NAMES, row[1:], strict=True))
+        values["outcome"] = Outcome(values["outcome"]) if values["outcome"] else None
+        found.setdefault(row[0], []).append(AttemptRow(**values))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """All that a node needs to go on with a run it owns."""
+
+    run: RunRow
+    definition: str
+    blocks: tuple[BlockRow, ...]
+    #: position of the newest log chunk, -1 without one
+    log_pos: int = -1
+
+
+def load(tx: Connection, run_id: int) -> Resumed | None:
+    """A run with its frozen definition and its blocks."""
+    query = select(*RUN_COLUMNS, VERSION.c.definition).join(VERSION, VERSION.c.hash == RUN.c.pipeline_hash)
+    row = tx.execute(query.where(RUN.c.id == run_id)).first()
+    if row is None:
+        return None
+    newest = select(func.max(LOG.c.pos)).where(LOG.c.pipeline_run_id == run_id)
+    log_pos = tx.execute(newest).scalar()
+    return Resumed(run_row(row), row[-1], tuple(blocks(tx, run_id)), -1 if log_pos is None else log_pos)
+
+
+def cancel_asked(tx: Connection, node_id: str) -> list[int]:
+    """Runs of this node whose cancel was asked for, perhaps by another node."""
+    query = select(RUN.c.id).where(
+        RUN.c.owner == node_id, RUN.c.status == RunStatus.RUNNING, RUN.c.cancel_requested_at.is_not(None)
+    )
+    return list(tx.execute(query.order_by(RUN.c.id)).scalars())
+
+
+def owned(tx: Connection, node_id: str) -> list[tuple[int, int]]:
+    """Running runs of a node as (id, epoch)."""
+    query = select(RUN.c.id, RUN.c.epoch).where(RUN.c.owner == node_id, RUN.c.status == RunStatus.RUNNING)
+    return [(row.id, row.epoch) for row in tx.execute(query.order_by(RUN.c.id))]
+
+
+def counts(tx: Connection) -> dict[str, int]:
+    """How many runs there are in each live status."""
+    live = [status for status in RunStatus if status not in RUN_TERMINAL]
+    return {
+        status.value: tx.execute(select(func.count()).where(RUN.c.status == status)).scalar_one()
+        for status in live
+    }
+
+
+def left_outputs(
+    tx: Connection, pipeline_uuid: str, block_uuids: Sequence[str]
+) -> dict[str, tuple[int, str]]:
+    """What blocks of a pipeline left behind in its newest completed run: block uuid -> (block run id, outputs)."""
+    newest = select(func.max(RUN.c.id)).where(
+        RUN.c.pipeline_uuid == pipeline_uuid, RUN.c.status == RunStatus.COMPLETED
+    )
+    query = select(BLOCK.c.block_uuid, BLOCK.c.id, BLOCK.c.outputs).where(
+        BLOCK.c.pipeline_run_id == newest.scalar_subquery(),
+        BLOCK.c.block_uuid.in_(block_uuids),
+        BLOCK.c.status == BlockStatus.COMPLETED,
+    )
+    return {row.block_uuid: (row.id, row.outputs or "[]") for row in tx.execute(query)}

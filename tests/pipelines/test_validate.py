@@ -1,0 +1,55 @@
+"""What `validate` says, and the doctests of the package."""
+
+import doctest
+import importlib
+import pkgutil
+
+import app.pipelines
+from app.pipelines.validate import validate_project
+from app.scheduler.timetable import parse
+
+
+def test_a_clean_project_has_no_findings(project) -> None:
+    project.blocks("a")
+    project.pipeline("blocks: [{uuid: a, type: custom}]\n")
+    project.triggers("triggers:\n- {name: t, schedule_type: time, schedule_interval: '@daily'}\n")
+    assert validate_project(project.root, {}, parse) == []
+
+
+def test_everything_that_is_wrong_is_found_at_once(project) -> None:
+    project.write("metadata.yaml", "a: \"{{ env_var('NONE') }}\"\n")
+    project.write("custom/a.py", "def f(:\n    pass\n")
+    project.write("custom/odd.py", "x = '\\d'\n")
+    project.pipeline("blocks:\n- {uuid: a, type: custom, executor_type: k8s}\n- {uuid: odd, type: custom}\n")
+    project.triggers("triggers:\n- {name: t, schedule_type: time, schedule_interval: nonsense}\n- {}\n")
+    project.pipeline("type: streaming\n", "flow")
+    found = [
+        (finding.level, str(finding).partition(": ")[0])
+        for finding in validate_project(project.root, {}, parse)
+    ]
+    assert found == [
+        ("error", "pipelines/flow/metadata.yaml:1"),
+        ("error", "pipelines/etl/triggers.yaml:3"),
+        ("error", "custom/a.py:1"),
+        ("error", "pipelines/etl/triggers.yaml:2"),
+        ("warning", "metadata.yaml"),
+        ("warning", "pipelines/etl/metadata.yaml:2"),
+    ]
+
+
+def test_a_broken_project_file_is_one_finding(project) -> None:
+    project.write("metadata.yaml", "a: [\n")
+    project.pipeline("blocks: []\n")
+    project.triggers("triggers:\n- {name: t, schedule_type: api}\n")
+    (finding,) = validate_project(project.root)
+    assert (finding.level, finding.file, finding.line) == ("error", "metadata.yaml", 2)
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    modules = [
+        importlib.import_module(f"app.pipelines.{info.name}")
+        for info in pkgutil.iter_modules(app.pipelines.__path__)
+    ]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) > 0

@@ -1,0 +1,103 @@
+"""Named transactions launch and admit, on both databases."""
+
+import asyncio
+
+from app import clock
+from app.models.states import BlockStatus, RunStatus
+from app.store import launch, runs, schedules
+from app.store.db import Tx
+from app.store.sql import NODE
+from tests.store.conftest import Bench, chain
+
+
+async def limit(bench: Bench, scope: str, cap: int | None) -> None:
+    await bench.db.write(schedules.set_limit, scope, cap, now=clock.now())
+
+
+async def test_a_run_is_claimed_with_its_first_block_in_the_same_transaction(bench: Bench) -> None:
+    run, new = await bench.running()
+    assert (run.status, run.owner, run.epoch) == (RunStatus.RUNNING, bench.me, 1)
+    first, second = await bench.db.read(runs.blocks, run.id)
+    assert (first.status, first.attempt, second.status) == (BlockStatus.RUNNING, 1, BlockStatus.INITIAL)
+    assert first.attempts[0].node_id == bench.me
+    assert first.id == new.blocks[0].id
+
+
+async def test_without_a_claimer_a_run_waits(bench: Bench) -> None:
+    (made,) = await bench.launch(await bench.new(), claim=False)
+    assert (made.run.status, made.claimed) == (RunStatus.INITIAL, False)
+
+
+async def test_a_dedupe_key_makes_one_run(bench: Bench) -> None:
+    key = {"dedupe_scope": "s", "dedupe_key": "k"}
+    (first,) = await bench.launch(await bench.new(**key))
+    (second,) = await bench.launch(await bench.new(**key))
+    assert (first.created, second.created) == (True, False)
+    assert second.run.id == first.run.id
+
+
+async def test_more_runs_than_free_slots_wait(bench: Bench) -> None:
+    made = await bench.launch(*[await bench.new() for _ in range(3)], free=2)
+    assert [m.claimed for m in made] == [True, True, False]
+
+
+async def test_a_limited_scope_is_admitted_up_to_its_cap(bench: Bench) -> None:
+    await limit(bench, "pipeline:etl", 2)
+    made = await bench.launch(*[await bench.new() for _ in range(4)])
+    states = [(await bench.db.read(runs.get, m.run.id)).status for m in made]  # type: ignore[union-attr]
+    assert states.count(RunStatus.RUNNING) == 2
+    assert states[:2] == [RunStatus.RUNNING] * 2
+
+
+async def test_a_blocked_run_blocks_nobody_elsewhere(bench: Bench) -> None:
+    await limit(bench, "pipeline:full", 0)
+    await bench.launch(*[await bench.new(chain(uuid="full")) for _ in range(3)], claim=False)
+    (free,) = await bench.launch(await bench.new(chain(uuid="free")), claim=False)
+    admitted = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    assert [run.id for run in admitted] == [free.run.id]
+
+
+async def test_many_blocked_runs_do_not_hide_an_eligible_one(bench: Bench) -> None:
+    await limit(bench, "pipeline:full", 0)
+    blocked = [await bench.new(chain(1, "full")) for _ in range(launch.WINDOW + 5)]
+    await bench.launch(*blocked, claim=False)
+    (free,) = await bench.launch(await bench.new(chain(1, "free")), claim=False)
+    admitted = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    assert [run.id for run in admitted] == [free.run.id]
+
+
+async def test_admission_is_by_priority_then_age(bench: Bench) -> None:
+    low, high, later = [(await bench.new(priority=p)) for p in (0, 5, 0)]
+    for new in (low, high, later):
+        await bench.launch(new, claim=False)
+    admitted = await bench.db.write(launch.admit, bench.claimer(free=2), now=clock.now())
+    assert [run.id for run in admitted] == [high.id, low.id]
+
+
+async def test_claimers_that_race_never_exceed_the_cap(bench: Bench) -> None:
+    await limit(bench, "pipeline:etl", 3)
+    await bench.launch(*[await bench.new() for _ in range(30)], claim=False)
+    others = [await bench.node() for _ in range(4)]
+    now = clock.now()
+    rounds = (bench.db.write(launch.admit, bench.claimer(free=5, node=node), now=now) for node in others)
+    admitted = [run for batch in await asyncio.gather(*rounds) for run in batch]
+    assert len(admitted) == 3
+    assert len({run.id for run in admitted}) == 3
+
+
+async def test_a_node_that_is_not_live_claims_nothing(bench: Bench) -> None:
+    await bench.launch(await bench.new(), claim=False)
+
+    def drain(tx: Tx) -> None:
+        tx.execute(NODE.update().where(NODE.c.id == bench.me).values(state="draining"))
+
+    await bench.db.write(drain)
+    assert await bench.db.write(launch.admit, bench.claimer(), now=clock.now()) == []
+
+
+async def test_a_raised_limit_lets_waiting_runs_in(bench: Bench) -> None:
+    await limit(bench, "pipeline:etl", 0)
+    await bench.launch(await bench.new(), claim=False)
+    assert await bench.db.write(launch.admit, bench.claimer(), now=clock.now()) == []
+    await limit(bench, "pipeline:etl", None)
+    assert len(await bench.db.write(launch.admit, bench.claimer(), now=clock.now())) == 1
