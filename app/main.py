@@ -11,7 +11,6 @@ from app.routers import docs, pipelines, problems, runs, schedules, system
 from app.routers.door import check_routes
 from app.routers.gate import Gate
 from app.scheduler.build import build_engine
-from app.scheduler.build import build_engine
 from app.scheduler.engine import Engine, running
 from app.settings import Settings
 

@@ -37,8 +37,8 @@ _BY_STATUS = {401: Exit.AUTH, 403: Exit.AUTH, 404: Exit.NOT_FOUND, 409: Exit.CON
 def code_of(error: RunwrightError) -> Exit:
     """The exit code of an error.
 
-    >>> code_of(NotFound("no such pipeline"))
-    <Exit.NOT_FOUND: 3>
+    >>> code_of(StartRefused("no key"))
+    <Exit.REFUSED: 78>
     """
     if error.code in _BY_CODE:
         return _BY_CODE[error.code]

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 #: attempts that one worker runs before it is replaced
 USES = 100
+#: how many attempts before its last one a worker's successor is started
+_AHEAD = 10
 _IDLE_S = 300.0
 _TEND_S = 30.0
 #: grace of blocks that still run when the pool stops; waiting for them is the engine's affair
@@ -185,7 +187,7 @@ class WorkerPool:
                 pool.remove(worker)
         if not self._workers:
             self._emptied.set()
-        if worker.uses and not self._stopping:
+        if worker.innocent and not self._stopping:
             # Not for one that never worked: an interpreter that cannot start must not be started in a loop.
             self._top_up()
 
@@ -266,6 +268,8 @@ class WorkerSlot:
                 assert self._kill is not None
                 return BlockResult(self._kill.outcome, evidence=self._kill.evidence(None))
             self._worker = worker
+            if worker.uses == USES - _AHEAD:
+                self._pool.replace(self._python)
             result = await worker.run(call, on_line)
             if result is not None:
                 return result

@@ -21,10 +21,13 @@ class LoopHeld(BaseException):
 
 
 class Watchdog:
-    """Watches the loop while inline blocks are active, and costs nothing while none is."""
+    """Watches the loop while inline blocks are active, and costs nothing while none is.
+
+    `limit_s` is how long the loop may stand still.
+    """
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._active = 0
         self._seen = 0.0
         self._wanted = threading.Event()
@@ -73,14 +76,14 @@ class Watchdog:
 
     def _watch(self, main: int) -> None:
         while self._wanted.wait() and not self._stopped.wait(_TICK_S):
-            if self._active and clock.monotonic() - self._seen > self._limit_s:
+            if self._active and clock.monotonic() - self._seen > self.limit_s:
                 signal.pthread_kill(main, _SIGNAL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if clock.monotonic() - self._seen > self._limit_s and _in_user_code(frame):
+        if clock.monotonic() - self._seen > self.limit_s and _in_user_code(frame):
             self._seen = clock.monotonic()
             raise LoopHeld(
-                f"the block held the event loop for {self._limit_s:g} s: await, or run it in a worker"
+                f"the block held the event loop for {self.limit_s:g} s: await, or run it in a worker"
             )
 
 

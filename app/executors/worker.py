@@ -98,6 +98,11 @@ class Worker:
         os.close(err_there)
 
     @property
+    def innocent(self) -> bool:
+        """Whether it ended for no fault of its own, or has worked before: another one will do better or as well."""
+        return self.uses > 0 or (self._gone is not None and self._gone.cause in _LOST)
+
+    @property
     def busy(self) -> bool:
         """Whether an attempt is in flight."""
         return self._attempt is not None

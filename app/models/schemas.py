@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, W
 from app.models.states import BlockStatus, Cause, Outcome, RunStatus, ScheduleStatus, ScheduleType
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+MAX_INT64: Final = 2**63 - 1
 #: Outside these years a zone's offset, or the next slot, may leave what `datetime` can hold.
 _YEARS: Final = range(1900, 9000)
 
@@ -46,7 +47,7 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T08:00:00Z"]}),
 ]
 #: An id in a path or a query.
-Int64 = Annotated[int, BeforeValidator(parse_int64), Field(ge=1, le=2**63 - 1)]
+Int64 = Annotated[int, Field(ge=1, le=MAX_INT64), BeforeValidator(parse_int64)]
 Item = TypeVar("Item")
 
 

@@ -1,13 +1,14 @@
 """What routes ask for: the engine, and the parameters that many of them share."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Query
+from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from app.errors import FieldError, InvalidInput
-from app.models.schemas import Int64
+from app.models.schemas import MAX_INT64, parse_int64
 from app.scheduler.engine import Engine
 
 MAX_WAIT_S: Final = 60
@@ -19,13 +20,20 @@ async def _engine(request: Request) -> Engine:
     return engine
 
 
+def _id(of: str) -> Any:
+    return Path(ge=1, le=MAX_INT64, description=f"id of the {of}")
+
+
 EngineDep = Annotated[Engine, Depends(_engine)]
 PipelineUuid = Annotated[str, Path(max_length=255, description="folder name of the pipeline")]
-RunId = Annotated[Int64, Path(description="id of the pipeline run")]
-BlockRunId = Annotated[Int64, Path(description="id of the block run")]
-ScheduleId = Annotated[Int64, Path(description="id of the trigger")]
-Limit = Annotated[Int64, Query(le=200, description="items on a page")]
-Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before")]
+RunId = Annotated[int, _id("pipeline run"), BeforeValidator(parse_int64)]
+BlockRunId = Annotated[int, _id("block run"), BeforeValidator(parse_int64)]
+ScheduleId = Annotated[int, _id("trigger"), BeforeValidator(parse_int64)]
+Limit = Annotated[int, Query(ge=1, le=200, description="items on a page"), BeforeValidator(parse_int64)]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=500, pattern="^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before"),
+]
 Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds (60 at most) for the end")]
 
 

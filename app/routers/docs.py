@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -58,12 +59,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
+    if not app.state.guard.keyed:  # no key is set: callers may show one, nobody asks for it
+        for operation in _operations(document):
+            operation["security"] = [{}, *operation["security"]] if operation["security"] else []
     components = document.setdefault("components", {})
     components["securitySchemes"] = SECURITY_SCHEMES
     problem = problems.schema()
     components["schemas"] |= problem.pop("$defs", {})
     components["schemas"]["Problem"] = problem
     return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document["paths"].values():
+        yield from methods.values()
 
 
 def _page(title: str) -> HTMLResponse:

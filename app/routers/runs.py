@@ -3,23 +3,28 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from app.auth import Access, needs
 from app.errors import NotFound, RunNotFound
 from app.models.rows import RunRow
-from app.models.schemas import BlockRun, Int64, LogLine, Nothing, Page, PipelineRun
+from app.models.schemas import BlockRun, Int64, LogLine, Nothing, Page, PipelineRun, parse_int64
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
 from app.routers import cursors, problems
-from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, RunId
+from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door
 from app.scheduler.engine import Engine
 from app.store import logs, runs
 
 router = APIRouter(route_class=Door, tags=["pipeline runs"])
 
+#: What a cancel waits for the end by default: long enough for a block that takes its signal.
+_CANCEL_S = 1.0
+
 Names = Annotated[list[str] | None, Query(max_length=50, description="repeat for several")]
 Statuses = Annotated[list[RunStatus] | None, Query(max_length=10, description="repeat for several")]
 Ids = Annotated[list[Int64] | None, Query(max_length=50, description="repeat for several")]
+Lines = Annotated[int, Query(ge=1, le=1000, description="lines on a page"), BeforeValidator(parse_int64)]
 Causes = Annotated[list[Cause] | None, Query(max_length=10, description="repeat for several")]
 
 
@@ -57,9 +62,17 @@ async def get_run(run_id: RunId, engine: EngineDep) -> PipelineRun:
 
 @router.post("/pipeline_runs/{run_id}/cancel", responses=problems.declare(404))
 @needs(Access.OPERATOR)
-async def cancel_run(run_id: RunId, engine: EngineDep, body: Nothing | None = None) -> PipelineRun:
-    """End a run now. Its processes are stopped; a run that is over is returned unchanged."""
+async def cancel_run(
+    run_id: RunId, engine: EngineDep, body: Nothing | None = None, prefer: Prefer = None
+) -> PipelineRun:
+    """End a run now; one that is over is returned unchanged.
+
+    Its processes are stopped. The answer waits a moment for that, or as long as `Prefer: wait=N` says: a block
+    that ignores its signal has a grace, and until then the run is still `running`.
+    """
+    wait_s = wait_of(prefer)
     await engine.cancel(run_id)
+    await engine.wait(run_id, _CANCEL_S if wait_s is None else wait_s)
     return await run_with_blocks(engine, run_id)
 
 
@@ -69,7 +82,7 @@ async def get_logs(
     run_id: RunId,
     engine: EngineDep,
     block_uuid: Annotated[str | None, Query(max_length=255)] = None,
-    limit: Annotated[Int64, Query(le=1000, description="lines on a page")] = 200,
+    limit: Lines = 200,
     cursor: Cursor = None,
 ) -> Page[LogLine]:
     """The log, oldest line first. `next_cursor` is null only when the run is over and all of it was given."""

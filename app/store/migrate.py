@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Column, Connection, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from app.errors import StartRefused
@@ -113,4 +113,6 @@ def differences(tx: Connection) -> list[Any]:
 
 def _of_expression(entry: Any) -> bool:
     """Whether a difference is about an index with `DESC` in it, which databases give back in other words."""
-    return entry[0] in ("add_index", "remove_index") and len(entry[1].columns) < len(entry[1].expressions)
+    if entry[0] not in ("add_index", "remove_index"):
+        return False
+    return any(not isinstance(part, Column) for part in entry[1].expressions)

@@ -189,6 +189,7 @@ async def test_with_an_admin_key_only_the_public_routes_are_open(tmp_path: Path)
         for path in OPEN:
             assert (await client.get(path)).status_code == 200, path
         paths = (await client.get("/openapi.json")).json()["paths"]
+        assert paths["/api/v1/pipelines"]["get"]["security"] == [{"bearer": []}, {"apiKey": []}]
         closed = [
             (method.upper(), path.replace("{uuid}", "hello").replace("_id}", "_id}"))
             for path, methods in paths.items()

@@ -172,7 +172,9 @@ async def test_a_file_without_a_function_is_told(executor: Executor, bench: Benc
 
 
 async def test_decorators_are_importable_as_projects_for_mage_do(executor: Executor, bench: Bench) -> None:
-    bench.write("loaders/other.py", "from mage_ai.data_preparation.decorators import custom\n@custom\ndef g(): 1\n")
+    bench.write(
+        "loaders/other.py", "from mage_ai.data_preparation.decorators import custom\n@custom\ndef g(): 1\n"
+    )
     text = """
         import loaders.other
         from mage_ai.data_preparation.decorators import custom, test

@@ -1,7 +1,6 @@
 """The pool: workers kept warm, used again, replaced, told apart by interpreter; and the project they see."""
 
 import asyncio
-
 import sys
 import time
 from pathlib import Path
@@ -12,14 +11,24 @@ import pytest
 from app.executors import pool as pool_module
 from app.executors.pool import WorkerPool
 from app.models.states import Outcome
-from tests.executors.bench import Bench, alive, values
+from tests.executors.bench import Bench, alive, until, values
 from tests.executors.conftest import started_pool
 
 PID = "import os\n@custom\ndef f():\n    return os.getpid()\n"
+
+
+def version_of(python: Path) -> list[int]:
+    return [int(part) for part in python.parts[-3].split(".")[:2]]
+
+
+# Interpreters beside ours that this machine has, the oldest first.
 OTHERS = sorted(
-    path
-    for path in Path.home().glob(".pyenv/versions/3.*/bin/python")
-    if tuple(map(int, path.parts[-3].split(".")[:2])) >= (3, 8) and path.resolve() != Path(sys.executable).resolve()
+    (
+        path
+        for path in Path.home().glob(".pyenv/versions/3.*/bin/python")
+        if version_of(path) >= [3, 8] and path.resolve() != Path(sys.executable).resolve()
+    ),
+    key=version_of,
 )
 
 
@@ -62,9 +71,7 @@ async def test_an_idle_worker_retires_down_to_the_warm_ones(
         pids = [values(await slot.run(bench.call(PID), list))[0] for slot in slots]
         for slot in slots:
             slot.release()
-        async with asyncio.timeout(5):
-            while len(alive(pids)) > 1:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(alive(pids)) <= 1)
         await asyncio.sleep(0.15)
         assert len(alive(pids)) == 1
         assert await pid_of(bench, pool) in pids
@@ -141,15 +148,15 @@ async def test_a_slot_released_in_flight_ends_the_attempt(bench: Bench) -> None:
         slot = await pool.acquire(None)
         pid = asyncio.get_running_loop().create_future()
         text = "import os, time\n@custom\ndef f():\n    print(os.getpid())\n    time.sleep(60)\n"
-        running = asyncio.ensure_future(slot.run(bench.call(text), lambda line: pid.set_result(int(line.text))))
+        running = asyncio.ensure_future(
+            slot.run(bench.call(text), lambda line: pid.set_result(int(line.text)))
+        )
         await pid
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         slot.release()
-        async with asyncio.timeout(2):
-            while alive([pid.result()]):
-                await asyncio.sleep(0.01)
+        await until(lambda: not alive([pid.result()]))
         assert await pid_of(bench, pool)
 
 
@@ -199,15 +206,14 @@ if OTHERS:
                 datetimes=["execution_date"],
             )
             (found,) = values(result)
-            assert found["version"] == [int(part) for part in python.parts[-3].split(".")[:2]]
+            assert found["version"] == version_of(python)
+            assert found["when"] == "2026-01-01 00:00:00.500000+00:00"
             assert bench.texts("log") == ["on 3"]
             broken = await bench.run(pool, "@custom\ndef f():\n    return 1 +\n", python=str(python))
             assert broken.error is not None
             assert (broken.error.type, broken.error.line) == ("SyntaxError", 3)
             # The idle worker of the other interpreter has made room.
-            async with asyncio.timeout(5):
-                while alive([ours]):
-                    await asyncio.sleep(0.01)
+            await until(lambda: not alive([ours]))
 
 
 async def test_a_project_may_have_packages_named_like_ours(pool: WorkerPool, bench: Bench) -> None:
@@ -253,7 +259,13 @@ async def test_a_library_named_like_a_block_folder_is_the_library(
     bench.write("transformers/__init__.py", "NAME = 'block folder'\n")
     bench.write("custom/__init__.py", "NAME = 'block folder'\n")
     bench.write("shared.py", "NAME = 'project'\n")
-    text = "import custom as c, shared, transformers\n@custom\ndef f():\n    return [c.NAME, shared.NAME, transformers.NAME]\n"
+    text = """
+        import custom as folder, shared, transformers
+
+        @custom
+        def f():
+            return [folder.NAME, shared.NAME, transformers.NAME]
+    """
     async with started_pool(bench) as pool:
         assert values(await bench.run(pool, text)) == ["block folder", "project", "library"]
 
@@ -309,8 +321,12 @@ async def test_an_output_that_is_gone_is_told(pool: WorkerPool, bench: Bench) ->
 
 async def test_big_and_odd_inputs_arrive(pool: WorkerPool, bench: Bench) -> None:
     odd = {"big": 2**70, "lone": "\ud800", "long": "x" * 2_000_000}
-    text = "@custom\ndef f(**kwargs):\n    return [kwargs['big'] == 2**70, kwargs['lone'] == '\\ud800', len(kwargs['long'])]\n"
-    assert values(await bench.run(pool, text, kwargs=odd)) == [True, True, 2_000_000]
+    text = r"""
+        @custom
+        def f(**kwargs):
+            return [kwargs['lone'] == '\ud800', len(kwargs['long']), kwargs['big'] == 2**70]
+    """
+    assert values(await bench.run(pool, text, kwargs=odd)) == [True, 2_000_000, True]
 
 
 async def test_importing_pandas_does_not_cost_the_worker(pool: WorkerPool, bench: Bench) -> None:

@@ -18,7 +18,7 @@ import pytest
 from app.executors import warden
 from app.executors.pool import WorkerPool
 from app.models.states import Outcome
-from tests.executors.bench import Bench, alive, marked, values
+from tests.executors.bench import Bench, alive, marked, until, values
 from tests.executors.conftest import started_pool
 from tests.executors.service import SLEEPER
 
@@ -67,7 +67,7 @@ async def gone_within(seconds: float, node: str, *pids: int) -> float:
 
 async def test_a_killed_service_takes_its_user_code_along(tmp_path: Path) -> None:
     async with running_service(tmp_path) as service:
-        assert len(marked(service.node)) >= 3
+        await until(lambda: len(marked(service.node)) >= 3)
         service.process.kill()
         await gone_within(2, service.node, service.warden_pid)
 
@@ -112,9 +112,7 @@ async def test_a_stopped_warden_is_replaced(bench: Bench, monkeypatch: pytest.Mo
         before = pool.warden_pid
         assert before is not None
         os.kill(before, signal.SIGSTOP)
-        async with asyncio.timeout(5):
-            while pool.warden_pid == before:
-                await asyncio.sleep(0.01)
+        await until(lambda: pool.warden_pid != before)
         assert values(await bench.run(pool, "@custom\ndef f():\n    return 1\n")) == [1]
 
 
@@ -139,9 +137,7 @@ async def test_sigterm_does_not_end_the_warden(pool: WorkerPool, bench: Bench) -
     assert values(await bench.run(pool, "@custom\ndef f():\n    return 1\n")) == [1]
 
 
-async def test_workers_do_not_inherit_our_settings(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_workers_do_not_inherit_our_settings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNWRIGHT_ADMIN_KEY", "secret")
     monkeypatch.setenv("MY_SETTING", "mine")
     text = """
@@ -180,5 +176,3 @@ def test_the_tree_is_read_with_any_command_name(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-
-

@@ -153,5 +153,9 @@ def _moment(text: Any) -> Any:
         return text
     from datetime import datetime, timezone
 
-    moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    # Before 3.11 `fromisoformat` knows neither Z nor fractions of any other length than 3 and 6.
+    date, dot, rest = (text[:-1] + "+00:00" if text.endswith("Z") else text).partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    fraction = dot + digits[:6].ljust(6, "0") if dot else ""
+    moment = datetime.fromisoformat(date + fraction + rest[len(digits) :])
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

@@ -45,6 +45,9 @@ def same(left: Any, right: Any, library: str) -> bool:
 
 
 def _same_index(left: Any, right: Any) -> bool:
+    if left.nlevels > 1 and left.nlevels == right.nlevels:
+        levels = range(left.nlevels)
+        return all(_same_index(left.get_level_values(n), right.get_level_values(n)) for n in levels)
     return (
         type(left) is type(right)
         and left.dtype == right.dtype
