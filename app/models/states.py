@@ -139,7 +139,7 @@ def sources(table: Mapping[S, frozenset[S]], target: S) -> tuple[S, ...]:
 
 def mermaid(title: str, table: Mapping[S, frozenset[S]]) -> str:
     """The table as a Mermaid state diagram; `docs/states.md` is made of these."""
-    lines = [f"### {title}", "", "```mermaid", "stateDiagram-v2"]
+    lines: list[str] = [f"### {title}", "", "```mermaid", "stateDiagram-v2"]
     first = next(iter(table))
     lines.append(f"    [*] --> {first}")
     for state, after in table.items():

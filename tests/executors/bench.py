@@ -112,5 +112,5 @@ def _state(pid: int) -> str:
 async def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
     """Wait for something outside this process, which can only be asked again and again."""
     async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110
+        while not true():
             await asyncio.sleep(0.01)
