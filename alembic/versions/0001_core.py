@@ -1,7 +1,6 @@
 """The core: triggers, slots, runs, blocks, attempts, logs, nodes, limits."""
 
 import sqlalchemy as sa
-
 from alembic import op
 from app.models.columns import Id, Json, UtcDateTime
 
@@ -21,6 +20,18 @@ def upgrade() -> None:
         sa.Column("next_id", Id, nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_id_block")),
     )
+    op.create_table(
+        "idempotency_key",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("effect_id", Id, nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "key", name=op.f("pk_idempotency_key")),
+    )
+    op.create_index("ix_idempotency_key_age", "idempotency_key", ["created_at"], unique=False)
     op.create_table(
         "meta",
         sa.Column("key", sa.Text(), nullable=False),
@@ -62,6 +73,7 @@ def upgrade() -> None:
         sa.Column("tags", Json, nullable=False),
         sa.Column("managed_by", sa.Text(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=True),
+        sa.Column("token_hash", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("revision", Id, nullable=False),
         sa.Column("cursor_at", UtcDateTime(), nullable=True),
@@ -157,6 +169,7 @@ def upgrade() -> None:
         sa.Column("retry_root", Id, nullable=True),
         sa.Column("parent_run_id", Id, nullable=True),
         sa.Column("depth", sa.Integer(), nullable=False),
+        sa.Column("rides", sa.Boolean(), nullable=False),
         sa.Column("metrics", Json, nullable=False),
         sa.Column("s_seq", Id, nullable=True),
         sa.Column("e_seq", Id, nullable=True),
@@ -200,6 +213,14 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "dedupe_scope", "dedupe_key", name=op.f("uq_pipeline_run_dedupe_scope_dedupe_key")
         ),
+    )
+    op.create_index(
+        "ix_pipeline_run_parent",
+        "pipeline_run",
+        ["parent_run_id"],
+        unique=False,
+        sqlite_where=sa.text("parent_run_id IS NOT NULL"),
+        postgresql_where=sa.text("parent_run_id IS NOT NULL"),
     )
     op.create_index("ix_pipeline_run_pipeline", "pipeline_run", ["pipeline_uuid", "id"], unique=False)
     op.create_index(
@@ -393,6 +414,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("status = 'running'"),
     )
     op.drop_index("ix_pipeline_run_pipeline", table_name="pipeline_run")
+    op.drop_index(
+        "ix_pipeline_run_parent",
+        table_name="pipeline_run",
+        sqlite_where=sa.text("parent_run_id IS NOT NULL"),
+        postgresql_where=sa.text("parent_run_id IS NOT NULL"),
+    )
     op.drop_table("pipeline_run")
     op.drop_table("node_journal")
     op.drop_table("run_limit_history")
@@ -413,6 +440,8 @@ def downgrade() -> None:
     op.drop_table("pipeline_schedule")
     op.drop_table("node")
     op.drop_table("meta")
+    op.drop_index("ix_idempotency_key_age", table_name="idempotency_key")
+    op.drop_table("idempotency_key")
     op.drop_table("id_block")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP SEQUENCE event_seq")

@@ -71,14 +71,41 @@ class BlockResult:
     value_false: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question that a block puts to the service while it runs (`trigger_pipeline`, `check_status` …).
+
+    The block waits for the answer; `answer` may be called once, at any time, also after the attempt has ended.
+    `{"value": …}` is what the block gets, `{"error": {"type", "message"}}` is raised in it.
+    """
+
+    name: str
+    payload: Mapping[str, Any]
+    answer: Callable[[Mapping[str, Any]], None]
+
+
+OnAsk = Callable[[Ask], None]
+
+
 class Slot(Protocol):
     """A place where one block at a time may run; held along a chain of blocks."""
 
-    async def run(self, call: BlockCall, on_line: Callable[[LogLine], None]) -> BlockResult:
+    async def run(
+        self, call: BlockCall, on_line: Callable[[LogLine], None], on_ask: OnAsk | None = None
+    ) -> BlockResult:
         """Run one attempt. Never raises for what user code does; every ending is a BlockResult.
 
-        Every line the block wrote has been handed to `on_line` before this returns.
+        Every line the block wrote has been handed to `on_line` before this returns. `on_ask` gets the block's
+        questions; without it they are refused.
         """
+        ...
+
+    def lend(self) -> None:
+        """Let others use the place while the block in it only waits for an answer."""
+        ...
+
+    async def reclaim(self) -> None:
+        """Wait for a place again after :meth:`lend`; does nothing when it was not lent."""
         ...
 
     async def kill(self, outcome: Outcome, reason: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from app.executors.base import BlockCall, BlockError, BlockResult
+from app.executors.base import BlockCall, BlockError, BlockResult, OnAsk
 from app.executors.capture import InlineOutput, StdoutByContext
 from app.executors.child import attempt, calling, decorators, faults, outputs
 from app.executors.child.loading import BlockFile, Loaded
@@ -102,7 +102,7 @@ class InlineSlot:
         self._kill: Kill | None = None
         self._abandoned: asyncio.Future[None] | None = None
 
-    async def run(self, call: BlockCall, on_line: Sink) -> BlockResult:
+    async def run(self, call: BlockCall, on_line: Sink, on_ask: OnAsk | None = None) -> BlockResult:
         """Run one attempt; see `Slot.run`."""
         self._kill = None
         self._abandoned = asyncio.get_running_loop().create_future()
@@ -124,6 +124,12 @@ class InlineSlot:
                 return
         if self._abandoned is not None and not self._abandoned.done():
             self._abandoned.set_result(None)
+
+    def lend(self) -> None:
+        """An inline block asks nothing, so it never only waits."""
+
+    async def reclaim(self) -> None:
+        """Nothing was lent."""
 
     def release(self) -> None:
         """Give the place back."""

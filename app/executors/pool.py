@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from app import clock
-from app.executors.base import BlockCall, BlockError, BlockResult
+from app.executors.base import BlockCall, BlockError, BlockResult, OnAsk
 from app.executors.output import Sink
 from app.executors.permits import Permits
 from app.executors.wardenlink import WardenLink
@@ -57,6 +57,8 @@ class WorkerPool:
         self._warm = min(warm, workers)
         self.kill_grace_s = kill_grace_s
         self._permits = Permits(workers)
+        #: places of processes that wait for an answer and let others run
+        self._lent = 0
         self._workers: set[Worker] = set()
         #: ready and free, the one used last at the end
         self._idle: list[Worker] = []
@@ -142,11 +144,24 @@ class WorkerPool:
             worker.idle_since = clock.monotonic()
             self._idle.append(worker)
 
-    def end_slot(self, worker: Worker | None) -> None:
+    def lend_place(self) -> None:
+        """One more process may run beside the one that only waits."""
+        self._lent += 1
+        self._permits.give()
+
+    async def reclaim_place(self) -> None:
+        """Take the place of a waiting process back, after those who came before."""
+        await self._permits.take()
+        self._lent -= 1
+
+    def end_slot(self, worker: Worker | None, *, lent: bool = False) -> None:
         """A slot is over: its worker and its place are free again."""
         if worker is not None:
             self.give_back(worker)
-        self._permits.give()
+        if lent:
+            self._lent -= 1
+        else:
+            self._permits.give()
         self._top_up()
 
     def replace(self, python: str) -> None:
@@ -167,7 +182,8 @@ class WorkerPool:
         return worker
 
     def _count(self) -> int:
-        return sum(worker.usable for worker in self._workers)
+        """Processes that take a place."""
+        return sum(worker.usable for worker in self._workers) - self._lent
 
     def _top_up(self) -> None:
         """Keep `warm` workers of the default interpreter."""
@@ -215,6 +231,7 @@ class WorkerSlot:
         self._interrupt: asyncio.Future[None] | None = None
         self._running = False
         self._over = asyncio.Event()
+        self._lent = False
 
     async def prepare(self) -> None:
         """Have a ready worker, or know why there is none."""
@@ -223,12 +240,12 @@ class WorkerSlot:
         except InterpreterUnavailable as error:
             self._fault = str(error)
 
-    async def run(self, call: BlockCall, on_line: Sink) -> BlockResult:
+    async def run(self, call: BlockCall, on_line: Sink, on_ask: OnAsk | None = None) -> BlockResult:
         """Run one attempt; see `Slot.run`."""
         self._kill, self._running = None, True
         self._over.clear()
         try:
-            return await self._run(call, on_line)
+            return await self._run(call, on_line, on_ask)
         finally:
             self._running = False
             self._over.set()
@@ -246,15 +263,27 @@ class WorkerSlot:
                 self._interrupt.set_result(None)
             await self._over.wait()
 
+    def lend(self) -> None:
+        """See `Slot.lend`: the process stays and waits, its place is another's meanwhile."""
+        if not self._lent:
+            self._lent = True
+            self._pool.lend_place()
+
+    async def reclaim(self) -> None:
+        """See `Slot.reclaim`."""
+        if self._lent:
+            await self._pool.reclaim_place()
+            self._lent = False
+
     def release(self) -> None:
         """Give the place back; an attempt that nobody waits for any more is ended."""
         worker, self._worker = self._worker, None
         if worker is not None and worker.busy:
             worker.abandon()
             worker = None
-        self._pool.end_slot(worker)
+        self._pool.end_slot(worker, lent=self._lent)
 
-    async def _run(self, call: BlockCall, on_line: Sink) -> BlockResult:
+    async def _run(self, call: BlockCall, on_line: Sink, on_ask: OnAsk | None) -> BlockResult:
         while True:
             try:
                 fault, self._fault = self._fault, ""
@@ -270,7 +299,7 @@ class WorkerSlot:
             self._worker = worker
             if worker.uses == USES - _AHEAD:
                 self._pool.replace(self._python)
-            result = await worker.run(call, on_line)
+            result = await worker.run(call, on_line, on_ask)
             if result is not None:
                 return result
 

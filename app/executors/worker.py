@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from app import clock
-from app.executors.base import BlockCall, BlockError, BlockResult, LogLine
+from app.executors.base import Ask, BlockCall, BlockError, BlockResult, LogLine, OnAsk
 from app.executors.channel import Channel
 from app.executors.child import frames
 from app.executors.output import Output, Sink
@@ -51,6 +51,7 @@ class Attempt:
 
     call: BlockCall
     done: asyncio.Future[BlockResult | None]
+    on_ask: OnAsk | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
     result: Mapping[str, Any] | None = None
     kill: Kill | None = None
@@ -107,9 +108,9 @@ class Worker:
         """Whether an attempt is in flight."""
         return self._attempt is not None
 
-    async def run(self, call: BlockCall, sink: Sink) -> BlockResult | None:
+    async def run(self, call: BlockCall, sink: Sink, on_ask: OnAsk | None = None) -> BlockResult | None:
         """Run one attempt; None if this worker declined it before user code ran (its imports are stale)."""
-        attempt = self._attempt = Attempt(call, self._loop.create_future())
+        attempt = self._attempt = Attempt(call, self._loop.create_future(), on_ask)
         self.uses += 1
         self._parser.token = random.getrandbits(32)
         self._output.begin(sink)
@@ -177,9 +178,23 @@ class Worker:
         elif header["op"] == "stale":
             self.retire()
             self._settle(None)
+        elif header["op"] == "ask" and attempt.kill is None:
+            self._on_ask(attempt, orjson.loads(body))
         elif header["op"] == "result" and attempt.kill is None:
             attempt.result = orjson.loads(body)
             self._on_result(attempt.result)
+
+    def _on_ask(self, attempt: Attempt, question: Mapping[str, Any]) -> None:
+        """Hand a question on; its answer goes back only while the same attempt runs."""
+
+        def answer(reply: Mapping[str, Any]) -> None:
+            if self._attempt is attempt and attempt.kill is None:
+                self._channel.send(frames.pack(self._parser.token, _header(attempt.call), _json(reply)))
+
+        if attempt.on_ask is None:
+            answer({"error": {"type": "NotSupported", "message": f"nobody here answers {question['name']}"}})
+        else:
+            attempt.on_ask(Ask(question["name"], question["payload"], answer))
 
     def _on_result(self, result: Mapping[str, Any]) -> None:
         if result["leftovers"]:
@@ -270,6 +285,10 @@ def _body(call: BlockCall) -> bytes:
         "kwargs": dict(call.kwargs),
         "datetimes": list(call.datetimes),
     }
+    return _json(value)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:

@@ -51,6 +51,7 @@ class RunRow:
     retry_of: int | None = None
     parent_run_id: int | None = None
     depth: int = 0
+    rides: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -163,6 +163,7 @@ class PipelineSchedule(SQLModel, table=True):
     tags: list[str] = _json()
     managed_by: str = _text()
     digest: str | None = _text(nullable=True)
+    token_hash: str | None = _text(nullable=True)
     error: str | None = _text(nullable=True)
     revision: int = Field(sa_type=Id)
     cursor_at: datetime | None = _time()
@@ -186,7 +187,7 @@ class ScheduleRevision(SQLModel, table=True):
 
 
 class PipelineRun(SQLModel, table=True):
-    """One execution of a pipeline."""
+    """One execution of a pipeline. `rides`: its parent waits for it, so it takes no place of its own globally."""
 
     __tablename__ = "pipeline_run"
     __table_args__ = (
@@ -227,6 +228,12 @@ class PipelineRun(SQLModel, table=True):
         ),
         Index("ix_pipeline_run_pipeline", "pipeline_uuid", "id"),
         Index("ix_pipeline_run_schedule", "pipeline_schedule_id", "id"),
+        Index(
+            "ix_pipeline_run_parent",
+            "parent_run_id",
+            sqlite_where=text("parent_run_id IS NOT NULL"),
+            postgresql_where=text("parent_run_id IS NOT NULL"),
+        ),
     )
     id: int = _id(primary_key=True)
     pipeline_uuid: str = _text()
@@ -260,9 +267,27 @@ class PipelineRun(SQLModel, table=True):
     retry_root: int | None = _ref("pipeline_run.id")
     parent_run_id: int | None = _ref("pipeline_run.id")
     depth: int = Field(default=0)
+    rides: bool = Field(default=False)
     metrics: dict[str, Any] = _json()
     s_seq: int | None = Field(sa_type=Id, default=None)
     e_seq: int | None = Field(sa_type=Id, default=None)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """A request that had an effect: written with the effect, so that the same request has it once.
+
+    `answer` is the first answer, kept when it is known; without it the effect's present state is answered.
+    """
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (Index("ix_idempotency_key_age", "created_at"),)
+    scope: str = _text(primary_key=True)
+    key: str = _text(primary_key=True)
+    fingerprint: str = _text()
+    effect_id: int = _id()
+    status: int | None = Field(default=None)
+    answer: str | None = _text(nullable=True)
+    created_at: datetime = _time(nullable=False)
 
 
 class ScheduleSlot(SQLModel, table=True):

@@ -23,8 +23,9 @@ from app.scheduler.intake import Intake
 from app.scheduler.launch import LaunchRequest
 from app.scheduler.node import provably_dead, this_node
 from app.scheduler.passes import Passes
-from app.scheduler.runner import Tools
+from app.scheduler.requests import Requests
 from app.scheduler.timers import Timers
+from app.scheduler.tools import Hooks, Tools
 from app.settings import Settings
 from app.store import migrate, nodes, ownership, runs, schedules
 from app.store.db import Database, open_database
@@ -100,6 +101,7 @@ class Engine:
             artifacts=settings.artifacts,
             python=lambda: settings.python or self.catalogue.project.python,
             env=settings.env,
+            hooks=Hooks(answer=Requests(self).answer, cancel=self.cancel),
         )
         self._build(tools, group)
         self._journal_task = group.create_task(self._journal.run(), name="journal")
@@ -127,7 +129,7 @@ class Engine:
             group=group,
         )
         self.intake = Intake(self.fleet)
-        self.fleet.freed = self.intake.freed
+        self.fleet.freed = tools.hooks.freed = self.intake.freed
         self.passes = Passes(
             db=self.db,
             catalogue=self.catalogue,
@@ -182,8 +184,8 @@ class Engine:
 
         return run
 
-    async def launch(self, request: LaunchRequest) -> RunRow:
-        """Create a run now, and start it if nothing speaks against it.
+    async def launch(self, request: LaunchRequest, *, extra: Mapping[str, Any] | None = None) -> RunRow:
+        """Create a run now, and start it if nothing speaks against it. `extra` adds columns.
 
         Raises PipelineNotFound, PipelineInvalid, UnknownBlock, InvalidInput, StoreUnavailable.
         """
@@ -201,6 +203,7 @@ class Engine:
             block_ids=self._block_ids,
             now=clock.now(),
             carried=carried,
+            extra=extra,
         )
         return await self.intake.launch(new, part)
 
@@ -221,6 +224,7 @@ class Engine:
                 self.bus.publish(RunEnded(run_id=run_id, status=run.status, reason=run.status_reason))
         elif run.owner == self.node_id:
             self.fleet.cancel(run_id)
+        await self.passes.stop_cancelled()  # what the run started is asked to stop with it
         return run
 
     async def wait(self, run_id: int, timeout_s: float) -> bool:

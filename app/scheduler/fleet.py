@@ -12,8 +12,9 @@ from app.models.pipeline import Isolation, Pipeline
 from app.models.rows import RunRow
 from app.models.states import RunStatus
 from app.scheduler.parking import Parking
-from app.scheduler.runner import Ending, Held, Runner, Tools
+from app.scheduler.runner import Runner
 from app.scheduler.runstate import RunState, of_rows
+from app.scheduler.tools import Ending, Held, Tools
 from app.store import ownership, runs
 from app.store.db import Database
 
@@ -48,8 +49,9 @@ class Fleet:
 
     @property
     def free(self) -> int:
-        """Run slots left."""
-        return max(0, self._run_slots - len(self.active) - len(self._loading))
+        """Run slots left. A run that only waits for runs it started takes none."""
+        taken = sum(1 for runner in self.active.values() if not runner.only_waits)
+        return max(0, self._run_slots - taken - len(self._loading))
 
     def permits(self, schedule_id: int | None, pipeline: Pipeline) -> list[asyncio.Semaphore]:
         """What a block of such a run must hold: its trigger's semaphore, and its run's own block limit."""

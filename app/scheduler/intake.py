@@ -16,8 +16,8 @@ from app.models.rows import RunRow
 from app.models.states import BlockStatus
 from app.scheduler.admission import admissible
 from app.scheduler.fleet import Fleet
-from app.scheduler.runner import Held
 from app.scheduler.runstate import BlockState, RunState
+from app.scheduler.tools import Held
 from app.store import launch
 from app.store.db import loads
 from app.store.launch import Claimer, Launched, NewRun

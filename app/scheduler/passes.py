@@ -142,9 +142,13 @@ class Passes:
 
     async def poll(self) -> None:
         """What a lost wake-up would have said: cancels asked for elsewhere, runs that wait."""
+        await self.stop_cancelled()
+        self._intake.want_admission()
+
+    async def stop_cancelled(self) -> None:
+        """Stop every own run whose cancel is on record."""
         for run_id in await self._db.read(runs.cancel_asked, self._me.id):
             self._fleet.cancel(run_id)
-        self._intake.want_admission()
 
     async def recover(self) -> None:
         """Fence the dead, take over what they owned, find own runs that nobody drives."""

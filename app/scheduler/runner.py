@@ -7,64 +7,25 @@ for a time is parked: the task ends, and a timer brings it back from its rows.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 from app import clock
 from app.errors import LeaseLost
-from app.events import BlockStarted, Bus, Event, LogWritten, RunEnded
-from app.executors.base import BlockCall, BlockResult, Executor, LogLine, Slot
+from app.events import BlockStarted, Event, LogWritten, RunEnded
+from app.executors.base import BlockCall, BlockResult, LogLine, Slot
 from app.models.pipeline import Block, Isolation
 from app.models.states import BlockStatus, Outcome
 from app.scheduler import progress, steps, variables
+from app.scheduler.answering import Answering
 from app.scheduler.loglines import RunLog, first_pos, lines_of
 from app.scheduler.runstate import BlockState, RunState
 from app.scheduler.steps import StopWhy
-from app.store.journal import Journal
+from app.scheduler.tools import Ending, Held, Tools
 from app.store.units import Unit, Verdict, Wait
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What every run of a node shares."""
-
-    journal: Journal
-    bus: Bus
-    workers: Executor
-    inline: Executor | None
-    project: Path
-    artifacts: Path
-    python: Callable[[], str | None]
-    env: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why the runner let go of a run: it is over, it waits until `wake_at`, or it is somebody else's."""
-
-    kind: Literal["closed", "parked", "lost", "handed_over"]
-    wake_at: datetime | None = None
-
-
-@dataclass(slots=True)
-class Held:
-    """A worker slot with the permits that go with it."""
-
-    slot: Slot
-    inline: bool
-    permits: list[asyncio.Semaphore]
-
-    def release(self) -> None:
-        """Give everything back."""
-        self.slot.release()
-        for permit in self.permits:
-            permit.release()
 
 
 class Runner:
@@ -84,6 +45,7 @@ class Runner:
         self._busy: dict[str, Held] = {}
         self._acquiring: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._answering = Answering(state, tools.hooks, self._group, lambda: self._leaving)
         self._chains = 0
         self._over = asyncio.Event()
         self._ending: Ending | None = None
@@ -175,6 +137,7 @@ class Runner:
                     break
                 self._busy[current] = held
                 result = await self._attempt(current, held)
+                await self._answering.stop(current)
                 del self._busy[current]
                 following, held = await self._finish(current, result, held)
                 started = True
@@ -242,9 +205,10 @@ class Runner:
         limit = None if block.is_waiting_sensor else block.block.timeout_s
         block.wake_at = None
         on_line = partial(self._log.add, uuid, block.id, block.attempt)
+        on_ask = self._answering.begin(uuid, held)
         if limit is None:
-            return await held.slot.run(self._call(block), on_line)
-        running = self._group.create_task(held.slot.run(self._call(block), on_line))
+            return await held.slot.run(self._call(block), on_line, on_ask)
+        running = self._group.create_task(held.slot.run(self._call(block), on_line, on_ask))
         try:
             async with asyncio.timeout(limit):
                 return await asyncio.shield(running)
@@ -252,6 +216,13 @@ class Runner:
             on_line(LogLine("system", "error", f"timeout: the block ran longer than {limit:g} s"))
             await held.slot.kill(Outcome.TIMEOUT, f"timeout of {limit:g} s")
             return await running
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether nothing of the run needs a place: all its blocks wait for runs that they started."""
+        return (
+            bool(self._busy) and self._chains == len(self._busy) and all(h.lent for h in self._busy.values())
+        )
 
     def _call(self, block: BlockState) -> BlockCall:
         return BlockCall(

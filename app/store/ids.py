@@ -18,6 +18,18 @@ def take_block(tx: Connection, name: str, size: int) -> int:
     return end - size
 
 
+def keep_clear(tx: Connection, name: str, last_id: int) -> None:
+    """Never give out the ids up to `last_id`: they came from elsewhere."""
+    statement = insert(tx, ID_BLOCK).values(name=name, next_id=last_id + 1)
+    tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=[ID_BLOCK.c.name],
+            set_={"next_id": statement.excluded.next_id},
+            where=ID_BLOCK.c.next_id < statement.excluded.next_id,
+        )
+    )
+
+
 class Ids:
     """Gives out ids of one resource from blocks, asking the database once a block."""
 

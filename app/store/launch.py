@@ -82,13 +82,15 @@ class Claimer:
     left: int = 0
 
 
-def scopes_of(pipeline_uuid: str, schedule_id: int | None, key: str | None) -> tuple[str, ...]:
-    """The scopes a run names, widest first.
+def scopes_of(
+    pipeline_uuid: str, schedule_id: int | None, key: str | None, rides: bool = False
+) -> tuple[str, ...]:
+    """The scopes a run names, widest first. A run whose parent waits for it uses the parent's global place.
 
     >>> scopes_of("etl", 7, None)
     ('global', 'pipeline:etl', 'schedule:7')
     """
-    found = ["global", f"pipeline:{pipeline_uuid}"]
+    found = [f"pipeline:{pipeline_uuid}"] if rides else ["global", f"pipeline:{pipeline_uuid}"]
     if schedule_id is not None:
         found.append(f"schedule:{schedule_id}")
     if key is not None:
@@ -136,7 +138,10 @@ def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> N
 def _scopes(run: NewRun) -> tuple[str, ...]:
     values = run.values
     return scopes_of(
-        values["pipeline_uuid"], values.get("pipeline_schedule_id"), values.get("concurrency_key")
+        values["pipeline_uuid"],
+        values.get("pipeline_schedule_id"),
+        values.get("concurrency_key"),
+        values.get("rides", False),
     )
 
 
@@ -178,6 +183,7 @@ _DEFAULTS: dict[str, Any] = {
     "recoveries": 0,
     "passed_sla": False,
     "depth": 0,
+    "rides": False,
 }
 
 
@@ -259,19 +265,19 @@ def admit(tx: Connection, claimer: Claimer, *, now: datetime) -> list[RunRow]:
 
 
 def _scopes_of_row(run: RunRow) -> tuple[str, ...]:
-    return scopes_of(run.pipeline_uuid, run.pipeline_schedule_id, run.concurrency_key)
+    return scopes_of(run.pipeline_uuid, run.pipeline_schedule_id, run.concurrency_key, run.rides)
 
 
 def _waiting(tx: Connection, full: set[str]) -> list[Waiting]:
     """The first waiting runs that name no full scope."""
     query = (
-        select(RUN.c.id, RUN.c.pipeline_uuid, RUN.c.pipeline_schedule_id, RUN.c.concurrency_key)
+        select(RUN.c.id, RUN.c.pipeline_uuid, RUN.c.pipeline_schedule_id, RUN.c.concurrency_key, RUN.c.rides)
         .where(RUN.c.status == RunStatus.INITIAL, RUN.c.cancel_requested_at.is_(None))
         .order_by(RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
         .limit(WINDOW)
     )
     if "global" in full:
-        return []
+        query = query.where(RUN.c.rides)
     by_kind: dict[str, list[str]] = {}
     for scope in full:
         kind, _, value = scope.partition(":")
@@ -284,7 +290,10 @@ def _waiting(tx: Connection, full: set[str]) -> list[Waiting]:
     if keys := by_kind.get("key"):
         query = query.where(or_(RUN.c.concurrency_key.is_(None), RUN.c.concurrency_key.not_in(keys)))
     return [
-        Waiting(row.id, scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key))
+        Waiting(
+            row.id,
+            scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key, row.rides),
+        )
         for row in tx.execute(query)
     ]
 
@@ -309,7 +318,9 @@ def running(tx: Connection, scope: str, *, waiting: bool = False) -> int:
     kind, _, value = scope.partition(":")
     statuses = [RunStatus.RUNNING, RunStatus.INITIAL] if waiting else [RunStatus.RUNNING]
     query = select(func.count()).select_from(RUN).where(RUN.c.status.in_(statuses))
-    if kind == "pipeline":
+    if kind == "global":
+        query = query.where(~RUN.c.rides)
+    elif kind == "pipeline":
         query = query.where(RUN.c.pipeline_uuid == value)
     elif kind == "schedule":
         query = query.where(RUN.c.pipeline_schedule_id == int(value))

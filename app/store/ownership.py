@@ -22,8 +22,11 @@ from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, SLOT, take_seq
 def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow | None:
     """Ask a run to stop. A waiting run ends here; a running one is killed and closed by its owner.
 
-    A finished run is returned as it is; None when there is no such run.
+    What it started is asked too, all the way down. A finished run is returned as it is; None when there is
+    no such run.
     """
+    for child in children(tx, run_id):
+        cancel(tx, child, reason="parent cancelled", now=now)
     row = tx.execute(select(RUN.c.status).where(RUN.c.id == run_id).with_for_update(key_share=True)).first()
     if row is None:
         return None
@@ -45,6 +48,25 @@ def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow
             .values(cancel_requested_at=now)
         )
     return run_row(tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == run_id)).one())
+
+
+def children(tx: Connection, run_id: int) -> list[int]:
+    """Runs that this run started and that are not over."""
+    query = select(RUN.c.id).where(RUN.c.parent_run_id == run_id, RUN.c.completed_at.is_(None))
+    return list(tx.execute(query.order_by(RUN.c.id)).scalars())
+
+
+def ancestors(tx: Connection, run_id: int) -> list[RunRow]:
+    """The run itself, its parent, and so on up."""
+    found: list[RunRow] = []
+    upwards: int | None = run_id
+    while upwards is not None:
+        row = tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == upwards)).first()
+        if row is None:
+            break
+        found.append(run_row(row))
+        upwards = found[-1].parent_run_id
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -162,3 +163,12 @@ def left_outputs(
         BLOCK.c.status == BlockStatus.COMPLETED,
     )
     return {row.block_uuid: (row.id, row.outputs or "[]") for row in tx.execute(query)}
+
+
+def newest_between(tx: Connection, pipeline_uuid: str, since: datetime, until: datetime) -> RunRow | None:
+    """The run of a pipeline with the latest execution date in [since, until]; the newest of several."""
+    query = select(*RUN_COLUMNS).where(
+        RUN.c.pipeline_uuid == pipeline_uuid, RUN.c.execution_date >= since, RUN.c.execution_date <= until
+    )
+    row = tx.execute(query.order_by(RUN.c.execution_date.desc(), RUN.c.id.desc()).limit(1)).first()
+    return run_row(row) if row else None

@@ -75,6 +75,12 @@ def from_files(tx: Connection) -> list[tuple[ScheduleRow, str | None]]:
     return [(schedule_row(row[:-1]), row[-1]) for row in tx.execute(query.order_by(SCHEDULE.c.id))]
 
 
+def live(tx: Connection) -> list[tuple[ScheduleRow, str | None, str | None]]:
+    """Every trigger that is not deleted, with the digest of what it was made from and its token's hash."""
+    query = select(*_COLUMNS, SCHEDULE.c.digest, SCHEDULE.c.token_hash).where(SCHEDULE.c.deleted_at.is_(None))
+    return [(schedule_row(row[:-2]), row[-2], row[-1]) for row in tx.execute(query.order_by(SCHEDULE.c.id))]
+
+
 def save(tx: Connection, schedule_id: int, values: Mapping[str, Any], *, new: bool, now: datetime) -> None:
     """Create or change a trigger; `values` holds the columns to set, its `revision` included."""
     if new:

@@ -49,12 +49,15 @@ class Slot:
         self._task: asyncio.Task[BlockResult] | None = None
         self._killed: tuple[Outcome, str] | None = None
 
-    async def run(self, call: BlockCall, on_line: Callable[[LogLine], None]) -> BlockResult:
+    async def run(
+        self, call: BlockCall, on_line: Callable[[LogLine], None], on_ask: Any = None
+    ) -> BlockResult:
         self._killed = None
         executor = self._executor
         executor.calls.append(call)
         on_line(LogLine("stdout", "info", f"{call.block.uuid} attempt {call.attempt}"))
         self._task = asyncio.ensure_future(executor.plays.get(call.block.uuid, _completes)(call))
+        self.on_ask = on_ask
         executor.at_once = max(executor.at_once, executor.busy + 1)
         executor.busy += 1
         try:
@@ -72,6 +75,12 @@ class Slot:
             self._killed = (outcome, reason)
             self._task.cancel()
             self._executor.kills.append(reason)
+
+    def lend(self) -> None:
+        self._executor.places.release()
+
+    async def reclaim(self) -> None:
+        await self._executor.places.acquire()
 
     def release(self) -> None:
         self._executor.places.release()

@@ -72,7 +72,7 @@ def keywords(call: Mapping[str, Any], write: Any) -> dict[str, Any]:
     """The kwargs of the block: what the engine sent, with real datetimes, and what is made here."""
     kwargs = dict(call["kwargs"])
     for name in call["datetimes"]:
-        kwargs[name] = _moment(kwargs.get(name))
+        kwargs[name] = moment(kwargs.get(name))
     kwargs.setdefault("retry", {"attempts": call["attempt"]})
     kwargs.update(
         configuration=call["configuration"],
@@ -147,7 +147,7 @@ def run_tests(loaded: Loaded, results: list[Any], kwargs: dict[str, Any]) -> Non
     verdict.conclude()
 
 
-def _moment(text: Any) -> Any:
+def moment(text: Any) -> Any:
     """An ISO 8601 text as an aware datetime; anything else as it is."""
     if type(text) is not str:
         return text

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from . import asking
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -81,6 +83,7 @@ SHIM: dict[str, Any] = {
     "mage_ai": dict,
     "mage_ai.data_preparation": dict,
     "mage_ai.data_preparation.decorators": lambda: {name: _imported(name) for name in NAMES},
+    **asking.MODULES,
 }
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from _thread import _count as running_threads
 
-from . import attempt, decorators, faults, frames, logs, project
+from . import asking, attempt, decorators, faults, frames, logs, project
 from .link import Link
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ class Worker:
 
     def __init__(self, fd: int) -> None:
         self.link = Link(fd)
+        asking.connect(self.link)
         self.folder = os.getcwd()
         self.in_user_code = False
         self.terminated = False

@@ -1,0 +1,148 @@
+"""Questions from inside a block to the service, over the worker's own link: no HTTP, no key.
+
+One at a time: the link carries one conversation. A process that a block forked must not speak on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .link import Link
+
+
+class ServiceError(Exception):
+    """The service refused what the block asked for; the message says why."""
+
+
+class Line:
+    """The link to the service while a block runs, or nothing."""
+
+    link: Link | None = None
+    pid = 0
+
+
+_lock = allocate_lock()
+
+
+def connect(link: Link) -> None:
+    """Let blocks of this process ask over this link."""
+    Line.link, Line.pid = link, os.getpid()
+
+
+def ask(name: str, payload: dict[str, Any]) -> Any:
+    """The service's answer. Raises ServiceError, or RuntimeError where there is nobody to ask."""
+    link = Line.link
+    if link is None or os.getpid() != Line.pid:
+        raise RuntimeError("%s works in the block's own process only, and not in an inline block" % name)
+    with _lock:
+        link.send("ask", {"name": name, "payload": payload})
+        reply = link.receive()
+    if reply is None:
+        raise RuntimeError("the service is gone")
+    error = reply.get("error")
+    if error is not None:
+        raise ServiceError("%s: %s" % (error["type"], error["message"]))
+    return reply["value"]
+
+
+class PipelineRun:
+    """A pipeline run as `trigger_pipeline` returns it (Mage's attributes)."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        from .attempt import moment
+
+        self.__dict__.update(values)
+        for name in ("execution_date", "created_at", "started_at", "completed_at"):
+            setattr(self, name, moment(values.get(name)))
+
+    def __repr__(self) -> str:
+        return "<PipelineRun %s of '%s': %s>" % (self.id, self.pipeline_uuid, self.status)  # type: ignore[attr-defined]
+
+
+def _jsonable(value: Any) -> Any:
+    """The value as JSON carries it: datetimes, Decimals, UUIDs as text, numpy scalars as numbers."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    for name in ("isoformat", "item"):
+        method = getattr(value, name, None)
+        if callable(method):
+            return method()
+    return str(value)
+
+
+def trigger_pipeline(
+    pipeline_uuid: str,
+    repo_path: str | None = None,
+    variables: dict[str, Any] | None = None,
+    check_status: bool = False,
+    error_on_failure: bool = False,
+    poll_interval: float = 60,
+    poll_timeout: float | None = None,
+    schedule_name: str | None = None,
+    verbose: bool = True,
+    **unused: Any,
+) -> PipelineRun:
+    """Start another pipeline; with `check_status` wait for its end (Mage: `triggers.api.trigger_pipeline`).
+
+    It starts at once. `error_on_failure` raises when it failed or was cancelled; `poll_timeout` seconds bound
+    the waiting. The end is noticed when it comes: `poll_interval` is how often `verbose` says what it waits for.
+    """
+    if unused:
+        raise TypeError("trigger_pipeline() does not support %s" % ", ".join(sorted(unused)))
+    request = {
+        "pipeline_uuid": pipeline_uuid,
+        "variables": _jsonable(variables or {}),
+        "schedule_name": schedule_name,
+        "wait": bool(check_status),
+    }
+    run = PipelineRun(ask("trigger_pipeline", request))
+    waited = 0.0
+    while check_status and run.status in ("initial", "running"):  # type: ignore[attr-defined]
+        step = poll_interval if poll_timeout is None else min(poll_interval, poll_timeout - waited)
+        if step <= 0:
+            raise Exception("Pipeline run %s is still %s after %g s" % (run.id, run.status, waited))  # type: ignore[attr-defined]
+        if verbose:
+            sys.stdout.write("Pipeline run %s for pipeline %s: %s\n" % (run.id, pipeline_uuid, run.status))  # type: ignore[attr-defined]
+        run = PipelineRun(ask("wait_for_run", {"run_id": run.id, "seconds": step}))  # type: ignore[attr-defined]
+        waited += step
+    if error_on_failure and run.status in ("failed", "cancelled"):  # type: ignore[attr-defined]
+        raise Exception("Pipeline run %s for pipeline %s: %s" % (run.id, pipeline_uuid, run.status))  # type: ignore[attr-defined]
+    return run
+
+
+def check_status(
+    pipeline_uuid: str,
+    execution_date: Any,
+    repo_path: str | None = None,
+    block_uuid: str | None = None,
+    hours: float = 24,
+) -> bool:
+    """Whether the newest run of a pipeline in the `hours` up to `execution_date` completed (Mage's sensor helper).
+
+    None yet: False. Raises when that run, or its block `block_uuid`, failed or was cancelled.
+    """
+    request = {
+        "pipeline_uuid": pipeline_uuid,
+        "execution_date": _jsonable(execution_date),
+        "block_uuid": block_uuid,
+        "hours": hours,
+    }
+    return bool(ask("check_status", request))
+
+
+#: What the shim offers, by module.
+MODULES: dict[str, Any] = {
+    "mage_ai.orchestration": dict,
+    "mage_ai.orchestration.triggers": dict,
+    "mage_ai.orchestration.triggers.api": lambda: {"trigger_pipeline": trigger_pipeline},
+    "mage_ai.orchestration.run_status_checker": lambda: {"check_status": check_status},
+}

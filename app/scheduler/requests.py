@@ -1,0 +1,142 @@
+"""What blocks may ask of the service while they run: start another pipeline, wait for it, look at its runs."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from app import clock
+from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, UnknownBlock
+from app.models.rows import BlockRow, RunRow
+from app.models.states import BlockStatus, Cause, RunStatus
+from app.scheduler.launch import LaunchRequest
+from app.store import launch, ownership, runs, schedules
+
+if TYPE_CHECKING:
+    from app.scheduler.engine import Engine
+
+#: A pipeline that starts a pipeline that starts … ends here.
+MAX_DEPTH = 10
+MAX_WAIT_S = 3600.0
+
+
+class Requests:
+    """Answers questions of blocks, for one engine."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._known: Mapping[str, Callable[[RunRow, str, Mapping[str, Any]], Awaitable[Any]]] = {
+            "trigger_pipeline": self._trigger,
+            "wait_for_run": self._wait,
+            "check_status": self._check_status,
+        }
+
+    async def answer(self, run: RunRow, key: str, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The reply to a question of a block of `run`; `key` names the question within the run, over retries of
+        the service, so that a block which is started again after a loss finds the child it had started."""
+        handler = self._known.get(name)
+        if handler is None:
+            return _error("NotSupported", f"this service does not know '{name}'")
+        try:
+            return {"value": await handler(run, key, payload)}
+        except RunwrightError as error:
+            return _error(type(error).__name__, f"{error.detail}{f' ({error.hint})' if error.hint else ''}")
+
+    async def _trigger(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        request = LaunchRequest(
+            pipeline_uuid=str(payload["pipeline_uuid"]),
+            variables=payload.get("variables") or {},
+            cause=Cause.PIPELINE,
+        )
+        if run.depth >= MAX_DEPTH:
+            raise Conflict(
+                f"pipelines have started one another {MAX_DEPTH} deep",
+                hint="do they call each other in a circle?",
+            )
+        waits = bool(payload.get("wait"))
+        if waits:
+            await self._refuse_deadlock(run, request)
+        extra = {"parent_run_id": run.id, "depth": run.depth + 1, "rides": waits}
+        dedupe = {"dedupe_scope": f"run:{run.id}", "dedupe_key": key}
+        child = await self._engine.launch(request, extra={**extra, **dedupe})
+        if (child.pipeline_uuid, child.variables) != (request.pipeline_uuid, request.variables):
+            # A block that asks something else the second time gets what it asks for.
+            child = await self._engine.launch(request, extra=extra)
+        return await self._shown(child)
+
+    async def _refuse_deadlock(self, run: RunRow, request: LaunchRequest) -> None:
+        """Refuse a child that could only start after the ancestors that wait for it have ended."""
+        family = await self._engine.db.read(ownership.ancestors, run.id)
+        caps = await self._engine.db.read(schedules.limits, "pipeline:")
+        (scope,) = launch.scopes_of(request.pipeline_uuid, None, None, rides=True)
+        held = sum(1 for ancestor in family if ancestor.pipeline_uuid == request.pipeline_uuid)
+        if scope in caps and caps[scope] <= held:
+            raise Conflict(
+                f"pipeline '{request.pipeline_uuid}' allows {caps[scope]} run(s) at once, and runs that would wait for"
+                " this one hold them all",
+                hint="raise pipeline_run_limit_all_triggers, or do not wait for the run",
+            )
+
+    async def _wait(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        run_id = int(payload["run_id"])
+        await self._engine.wait(run_id, min(float(payload["seconds"]), MAX_WAIT_S))
+        child = await self._engine.db.read(runs.get, run_id)
+        if child is None:
+            raise RunNotFound(f"there is no pipeline run {run_id}")
+        return await self._shown(child)
+
+    async def _shown(self, run: RunRow) -> dict[str, Any]:
+        blocks = await self._engine.db.read(runs.blocks, run.id, attempts=False)
+        return {
+            "id": run.id,
+            "pipeline_uuid": run.pipeline_uuid,
+            "pipeline_schedule_id": run.pipeline_schedule_id,
+            "status": run.status.value,
+            "execution_date": run.execution_date.isoformat(),
+            "created_at": run.created_at.isoformat(),
+            "started_at": run.started_at.isoformat() if run.started_at else None,
+            "completed_at": run.completed_at.isoformat() if run.completed_at else None,
+            "variables": dict(run.variables),
+            "block_runs": [{"block_uuid": b.block_uuid, "status": b.status.value} for b in blocks],
+        }
+
+    async def _check_status(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> bool:
+        """Mage's `check_status`: the newest run with an execution date in the window decides."""
+        uuid, block_uuid = str(payload["pipeline_uuid"]), payload.get("block_uuid")
+        pipeline = self._engine.catalogue.get(uuid)  # raises PipelineNotFound
+        if block_uuid is not None and block_uuid not in pipeline.by_uuid:
+            raise UnknownBlock(f"pipeline '{uuid}' has no block '{block_uuid}'")
+        until = _moment(payload["execution_date"])
+        since = until - timedelta(hours=float(payload.get("hours") or 24))
+        found = await self._engine.db.read(runs.newest_between, uuid, since, until)
+        if found is None:
+            return False
+        if block_uuid is None:
+            return _judge(found.status, f"run {found.id} of pipeline '{uuid}'")
+        blocks = await self._engine.db.read(runs.blocks, found.id, attempts=False)
+        return _judge_block(blocks, str(block_uuid), found.id)
+
+
+def _judge(status: RunStatus, what: str) -> bool:
+    if status in (RunStatus.FAILED, RunStatus.CANCELLED):
+        raise Conflict(f"{what} is {status}")
+    return status is RunStatus.COMPLETED
+
+
+def _judge_block(blocks: list[BlockRow], block_uuid: str, run_id: int) -> bool:
+    status = next((block.status for block in blocks if block.block_uuid == block_uuid), None)
+    if status in (BlockStatus.FAILED, BlockStatus.CANCELLED, BlockStatus.UPSTREAM_FAILED):
+        raise Conflict(f"block '{block_uuid}' of run {run_id} is {status}")
+    return status is BlockStatus.COMPLETED
+
+
+def _moment(value: Any) -> datetime:
+    """An ISO time; a naive one is UTC, as Mage has it."""
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise InvalidInput(f"execution_date {value!r} is not a time") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=clock.now().tzinfo)
+
+
+def _error(kind: str, message: str) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message}}

@@ -1,0 +1,84 @@
+"""What the runs of a node share, and what a running block holds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from app.events import Bus
+from app.executors.base import Executor, Slot
+from app.models.rows import RunRow
+from app.store.journal import Journal
+
+
+async def _nobody(run: RunRow, key: str, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {"error": {"type": "NotSupported", "message": f"nobody answers '{name}' here"}}
+
+
+async def _no_cancel(run_id: int) -> Any:
+    return None
+
+
+@dataclass(slots=True, kw_only=True)
+class Hooks:
+    """What a run needs of the engine above it: answers for its blocks, and somebody to tell."""
+
+    answer: Callable[[RunRow, str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]] = _nobody
+    cancel: Callable[[int], Awaitable[Any]] = _no_cancel
+    freed: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every run of a node shares."""
+
+    journal: Journal
+    bus: Bus
+    workers: Executor
+    inline: Executor | None
+    project: Path
+    artifacts: Path
+    python: Callable[[], str | None]
+    env: str
+    hooks: Hooks = field(default_factory=Hooks)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the runner let go of a run: it is over, it waits until `wake_at`, or it is somebody else's."""
+
+    kind: Literal["closed", "parked", "lost", "handed_over"]
+    wake_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Held:
+    """A worker slot with the permits that go with it."""
+
+    slot: Slot
+    inline: bool
+    permits: list[asyncio.Semaphore]
+
+    lent: bool = False
+
+    def lend(self) -> None:
+        """Let others use the place and the permits while this block only waits."""
+        self.lent = True
+        self.slot.lend()
+        for permit in self.permits:
+            permit.release()
+
+    async def reclaim(self) -> None:
+        """Have them again."""
+        for permit in self.permits:
+            await permit.acquire()
+        await self.slot.reclaim()
+        self.lent = False
+
+    def release(self) -> None:
+        """Give everything back."""
+        self.slot.release()
+        for permit in self.permits:
+            permit.release()
