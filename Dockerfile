@@ -5,6 +5,7 @@ ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
+COPY runwright runwright
 COPY alembic alembic
 RUN python -m venv /opt/runwright \
  && /opt/runwright/bin/pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"

@@ -26,7 +26,7 @@ test: .venv/.dev ## run the whole suite on SQLite and a real Postgres (ARGS='-k 
 check: .venv/.dev ## check format, lint, types and the import rules
 	@.venv/bin/ruff format --check --quiet . || { echo 'run: make fmt'; exit 1; }
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/mypy --strict app
+	@.venv/bin/mypy --strict app runwright
 	@.venv/bin/lint-imports --no-cache
 
 fmt: .venv/.dev ## format the code and mend what ruff can mend

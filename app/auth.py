@@ -24,8 +24,12 @@ _DECLARED: Final = "__runwright_access__"
 
 
 class Access(IntEnum):
-    """What a route needs. Each level may do what the lower ones may."""
+    """What a route needs. Each level may do what the lower ones may.
 
+    TOKEN: the route itself judges a credential in the request, such as a trigger's token; no key opens it.
+    """
+
+    TOKEN = -1
     PUBLIC = 0
     VIEWER = 1
     OPERATOR = 2
@@ -134,7 +138,7 @@ class Guard:
 
     def check_key(self, headers: Headers, access: Access) -> None:
         """Refuse a caller without the key where one is set and the route is not public."""
-        if access is Access.PUBLIC or self._key is None:
+        if access in (Access.PUBLIC, Access.TOKEN) or self._key is None:
             return
         shown = presented_key(headers)
         if shown is None:
@@ -154,10 +158,17 @@ def presented_key(headers: Headers) -> bytes | None:
     >>> presented_key([(b"authorization", b"Basic azpr")]) is None
     True
     """
-    scheme, _, key = _first(headers, b"authorization").partition(b" ")
-    if scheme.lower() == b"bearer" and key.strip():
-        return key.strip()
-    return _first(headers, b"x-api-key") or None
+    return bearer(headers) or _first(headers, b"x-api-key") or None
+
+
+def bearer(headers: Headers) -> bytes | None:
+    """The token of an Authorization header of that scheme (RFC 6750).
+
+    >>> bearer([(b"authorization", b"bearer  t")]), bearer([(b"authorization", b"Bearer")])
+    (b't', None)
+    """
+    scheme, _, token = _first(headers, b"authorization").partition(b" ")
+    return (token.strip() or None) if scheme.lower() == b"bearer" else None
 
 
 def host_name(value: str) -> str:

@@ -2,10 +2,13 @@
 
 RunwrightError
 ├── InvalidInput 422          ├── Conflict 409            ├── StoreUnavailable 503
-│   ├── PipelineInvalid       │   └── ManagedByFile       ├── LeaseLost (internal)
-│   └── UnknownBlock          ├── Forbidden 403           └── StartRefused (exit 78)
-├── NotFound 404              └── Unauthorized 401
-│   ├── PipelineNotFound · RunNotFound · ScheduleNotFound
+│   ├── PipelineInvalid       │   ├── ManagedByFile       ├── LeaseLost (internal)
+│   ├── UnknownBlock          │   ├── NameTaken           └── StartRefused (exit 78)
+│   └── IdempotencyMismatch   │   └── Quarantined
+├── NotFound 404              ├── PreconditionFailed 412
+│   ├── PipelineNotFound      ├── Forbidden 403
+│   ├── RunNotFound           └── Unauthorized 401
+│   └── ScheduleNotFound
 """
 
 from collections.abc import Sequence
@@ -52,6 +55,12 @@ class UnknownBlock(InvalidInput):
     code, title = "unknown_block", "Unknown block"
 
 
+class IdempotencyMismatch(InvalidInput):
+    """The Idempotency-Key belongs to another request."""
+
+    code, title = "idempotency_mismatch", "Idempotency key reused"
+
+
 class NotFound(RunwrightError):
     """Nothing of that name or id."""
 
@@ -80,6 +89,30 @@ class Conflict(RunwrightError):
     """The thing is in a state that does not allow this."""
 
     code, status, title = "conflict", 409, "Conflict"
+
+
+class ManagedByFile(Conflict):
+    """The trigger is defined in a file of the project; the file is where it is changed."""
+
+    code, title = "managed_by_file", "Managed by a file"
+
+
+class NameTaken(Conflict):
+    """Another trigger of the pipeline has that name."""
+
+    code, title = "name_taken", "Name taken"
+
+
+class Quarantined(Conflict):
+    """The trigger has a fault and does not fire until its definition has been mended."""
+
+    code, title = "quarantined", "Trigger quarantined"
+
+
+class PreconditionFailed(RunwrightError):
+    """What the caller has seen (If-Match) is no longer what is there."""
+
+    code, status, title = "precondition_failed", 412, "Precondition failed"
 
 
 class Unauthorized(RunwrightError):

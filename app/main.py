@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.auth import Guard, require_safe_bind
-from app.routers import docs, pipelines, problems, runs, schedules, system
+from app.routers import compat, docs, pipelines, problems, runs, schedules, system
 from app.routers.door import check_routes
 from app.routers.gate import Gate
 from app.scheduler.build import build_engine
@@ -15,6 +15,7 @@ from app.scheduler.engine import Engine, running
 from app.settings import Settings
 
 API = "/api/v1"
+MAGE_API = "/api"
 _ABOUT = "Schedules and runs data pipelines. Errors are RFC 9457 problems; times are RFC 3339 with an offset."
 
 
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     for router in (pipelines.router, runs.router, schedules.router):
         app.include_router(router, prefix=API)
+    app.include_router(compat.router, prefix=MAGE_API)
     app.include_router(system.router)
     docs.install(app)
     check_routes(app)

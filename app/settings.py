@@ -4,6 +4,7 @@ Order: what the command line gives > `RUNWRIGHT_*` (or `RUNWRIGHT_*_FILE`, a fil
 `runwright:` section of the project's `metadata.yaml` > the defaults below.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,8 @@ class Settings(BaseSettings):
     @field_validator("log_level")
     @classmethod
     def _lower(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be debug, info, warning, error or critical")
         return value.lower()
 
     def model_post_init(self, context: Any) -> None:

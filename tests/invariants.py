@@ -78,7 +78,7 @@ def _slots(tx: Connection) -> list[str]:
     ).all():
         revisions = tx.execute(
             text(
-                "SELECT schedule_interval AS interval, timezone AS zone, status, cursor_at FROM schedule_revision"
+                "SELECT schedule_interval AS interval, timezone AS zone, status, cursor_at, at FROM schedule_revision"
                 " WHERE schedule_id = :id ORDER BY revision"
             ),
             {"id": trigger.id},
@@ -90,7 +90,9 @@ def _slots(tx: Connection) -> list[str]:
             ),
             {"id": trigger.id},
         ).all()
-        ends = [*(revision.cursor_at for revision in revisions[1:]), trigger.cursor_at]
+        # A revision is in force up to the edit that made the next one, whose cursor may lie ahead (`start_time`).
+        ends = [r.cursor_at and min(r.cursor_at, r.at) for r in revisions[1:]]
+        ends.append(trigger.cursor_at)
         for revision, end in zip(revisions, ends, strict=True):
             found += _of_revision(trigger.id, revision, end, rows)
         found += [

@@ -20,6 +20,8 @@ from docs.make_states import page
 ROOT = Path(__file__).resolve().parent.parent
 # Programs that the service starts by file path, under any interpreter: the standard library only.
 STANDALONE = ("app/executors/child/", "app/executors/warden.py")
+# Runs in other people's programs, and knows neither our clock nor our settings: RUNWRIGHT_URL is its own affair.
+CLIENT = "app/client/"
 
 Finding = tuple[int, str]
 
@@ -93,7 +95,7 @@ def sql_only_in_the_store(source: Source) -> Iterator[Finding]:
 
 
 def time_only_from_the_clock(source: Source) -> Iterator[Finding]:
-    if not source.within("app/clock.py", *STANDALONE):
+    if not source.within("app/clock.py", CLIENT, *STANDALONE):
         clocks = ("time", "monotonic", "perf_counter", "time_ns", "monotonic_ns", "perf_counter_ns")
         yield from _used(source, *(f"time.{name}" for name in clocks))
         yield from _used(source, *(f"datetime.datetime.{name}" for name in ("now", "utcnow", "today")))
@@ -101,7 +103,7 @@ def time_only_from_the_clock(source: Source) -> Iterator[Finding]:
 
 
 def environment_only_in_settings(source: Source) -> Iterator[Finding]:
-    if not source.within("app/settings.py", *STANDALONE):
+    if not source.within("app/settings.py", CLIENT, *STANDALONE):
         yield from _used(source, "os.environ", "os.environb", "os.getenv", "os.putenv")
 
 

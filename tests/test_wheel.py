@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"app", "runwright"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -45,9 +46,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_what_serving_needs_and_nothing_else(wheel: Path) -> None:
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
-    sources = {
-        str(p.relative_to(ROOT)) for p in (ROOT / "app").rglob("*") if p.is_file() and p.suffix != ".pyc"
-    }
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
+    sources = {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
     migrations = {
         f"app/migrations/{path.relative_to(ROOT / 'alembic')}"
         for path in (ROOT / "alembic").rglob("*.py")
@@ -55,7 +55,7 @@ def test_the_wheel_has_what_serving_needs_and_nothing_else(wheel: Path) -> None:
     }
     assert len(migrations) >= 2  # env.py and the first version
     assert sources | migrations <= inside
-    assert {name.split("/")[0] for name in inside if ".dist-info" not in name} == {"app"}
+    assert {name.split("/")[0] for name in inside if ".dist-info" not in name} == PACKAGES
     assert not [name for name in inside if name.endswith((".pyc", ".db"))]
 
 

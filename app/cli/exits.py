@@ -31,7 +31,14 @@ _BY_CODE = {
     "project_invalid": Exit.FAILED,
     "unknown_block": Exit.NOT_FOUND,
 }
-_BY_STATUS = {401: Exit.AUTH, 403: Exit.AUTH, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 422: Exit.USAGE}
+_BY_STATUS = {
+    401: Exit.AUTH,
+    403: Exit.AUTH,
+    404: Exit.NOT_FOUND,
+    409: Exit.CONFLICT,
+    422: Exit.USAGE,
+    503: Exit.UNREACHABLE,
+}
 
 
 def code_of(error: RunwrightError) -> Exit:

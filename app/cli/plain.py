@@ -1,5 +1,6 @@
 """A run as plain timestamped lines: for pipes, files and CI."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -61,8 +62,11 @@ def _reason(event: BlockEnded) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left, as in `| head`; the run goes on to its end and exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def span(seconds: float) -> str:

@@ -19,8 +19,10 @@ program = typer.Typer(
 cron = typer.Typer(help="Look at schedule intervals.", no_args_is_help=True)
 program.add_typer(cron, name="cron")
 
-Project = Annotated[Path, typer.Argument(metavar="[PROJECT]", help="project folder", show_default="here")]
-Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="how lists are shown")]
+Project = Annotated[
+    Path, typer.Argument(metavar="PROJECT", help="Project folder.", show_default="the current one")
+]
+Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How the list is shown.")]
 _OUTPUTS = ("table", "json")
 
 
@@ -33,7 +35,7 @@ def _version(asked: bool) -> None:
 @program.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and exit")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -41,20 +43,20 @@ def _options(
 
 @program.command()
 def run(
-    project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="project folder")],
-    pipeline_uuid: Annotated[str, typer.Argument(metavar="PIPELINE", help="folder name of the pipeline")],
+    project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder.")],
+    pipeline_uuid: Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of the pipeline's folder.")],
     runtime_vars: Annotated[
-        str | None, typer.Option("--runtime-vars", metavar="JSON", help="runtime variables, a JSON object")
+        str | None, typer.Option("--runtime-vars", metavar="JSON", help="Runtime variables, a JSON object.")
     ] = None,
     block_uuid: Annotated[
         str | None,
         typer.Option(
-            "--block-uuid", metavar="BLOCK", help="this block only, with its upstreams' last outputs"
+            "--block-uuid", metavar="BLOCK", help="This block only, with its upstreams' last outputs."
         ),
     ] = None,
-    skip_sensors: Annotated[bool, typer.Option("--skip-sensors", help="take sensors as satisfied")] = False,
+    skip_sensors: Annotated[bool, typer.Option("--skip-sensors", help="Take sensors as satisfied.")] = False,
 ) -> None:
-    """Run a pipeline once, here, without a server; exit 0 when it completed, 1 when it failed."""
+    """Run a pipeline once, without a server. Exits with 0 when it completed, with 1 when it failed."""
     with explained():
         from app.cli.run import run_once
 
@@ -64,10 +66,10 @@ def run(
 @program.command()
 def start(
     project_path: Project = Path(),
-    host: Annotated[str | None, typer.Option(help="address to serve on (127.0.0.1)")] = None,
-    port: Annotated[int | None, typer.Option(envvar="PORT", min=0, max=65535, help="port (8000)")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to serve on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(envvar="PORT", min=0, max=65535, help="Port (8000).")] = None,
     database_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="postgresql://…; default SQLite in the project")
+        str | None, typer.Option(metavar="URL", help="postgresql://…; SQLite in the project if not given.")
     ] = None,
 ) -> None:
     """Serve a project: triggers, the API and its page."""
@@ -79,7 +81,7 @@ def start(
 
 @program.command()
 def validate(project_path: Project = Path(), output: Output = "table") -> None:
-    """Check every pipeline and trigger; exit 1 when one is invalid."""
+    """Check every pipeline, trigger and block file. Exits with 1 when one is invalid."""
     with explained():
         from app.cli.validate import validate_project
 
@@ -88,18 +90,58 @@ def validate(project_path: Project = Path(), output: Output = "table") -> None:
 
 @program.command()
 def doctor(project_path: Project = Path(), output: Output = "table") -> None:
-    """Check that this machine can run the project; exit 1 when something is missing."""
+    """Check that this machine can run the project. Exits with 1 when something is missing."""
     with explained():
         from app.cli.doctor import examine
 
         raise typer.Exit(examine(project_path, _output(output)))
 
 
+@program.command()
+def import_mage(
+    project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder.")],
+    database_url: Annotated[
+        str,
+        typer.Option(
+            envvar="MAGE_DATABASE_CONNECTION_URL",
+            metavar="URL",
+            help="Mage's own database: sqlite:///…/mage-ai.db or postgresql://… It is only read.",
+        ),
+    ],
+    into: Annotated[
+        str | None, typer.Option(metavar="URL", help="Runwright's database; as for `start` if not given.")
+    ] = None,
+    repo_path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The project's path where Mage ran, if another.")
+    ] = None,
+    variables_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where Mage kept variables, if not where it does.")
+    ] = None,
+    write_variables: Annotated[
+        bool, typer.Option("--write-variables", help="Write global variables into the pipelines' files.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only, change nothing.")] = False,
+    output: Output = "table",
+) -> None:
+    """Take over triggers from Mage, with their ids and tokens. Exits with 1 when something was refused."""
+    with explained():
+        from app.cli.import_mage import Wishes, import_from_mage
+
+        wishes = Wishes(
+            into=into,
+            repo_path=repo_path,
+            variables_dir=variables_dir,
+            write_variables=write_variables,
+            dry_run=dry_run,
+        )
+        raise typer.Exit(import_from_mage(project_path, database_url, wishes, _output(output)))
+
+
 @cron.command()
 def explain(
-    interval: Annotated[str, typer.Argument(metavar="EXPR", help="such as '0 6 * * 1-5' or @daily")],
-    timezone: Annotated[str, typer.Option(help="zone of the expression")] = "UTC",
-    count: Annotated[int, typer.Option(min=1, max=100, help="how many execution dates")] = 10,
+    interval: Annotated[str, typer.Argument(metavar="EXPR", help="Such as '0 6 * * 1-5' or @daily.")],
+    timezone: Annotated[str, typer.Option(help="Time zone of the expression.")] = "UTC",
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many execution dates.")] = 10,
     output: Output = "table",
 ) -> None:
     """The next execution dates of an interval."""

@@ -43,17 +43,20 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(Generic[T]):
     """Give a value to the caller."""
 
-    value: Any
+    value: T
 
 
-Ask = Request | Chunk | Pause | Emit
+Ask = Request | Chunk | Pause
+#: returns a value
 Flow = Generator[Ask, Any, T]
+#: emits values
+Stream = Generator[Ask | Emit[T], Any, None]
 
 
-def returning(flow: Flow[T]) -> Flow[None]:
+def returning(flow: Flow[T]) -> Stream[T]:
     """The same flow, its return value emitted: runners know streams only."""
     value = yield from flow
     yield Emit(value)
@@ -66,7 +69,7 @@ class Blocking(Protocol):
         """The flow's return value."""
         ...
 
-    def iterate(self, flow: Flow[None]) -> Iterator[Any]:
+    def iterate(self, flow: Stream[T]) -> Iterator[T]:
         """The values that the flow emits."""
         ...
 
@@ -78,7 +81,7 @@ class Awaiting(Protocol):
         """The flow's return value."""
         ...
 
-    def iterate(self, flow: Flow[None]) -> AsyncIterator[Any]:
+    def iterate(self, flow: Stream[T]) -> AsyncIterator[T]:
         """The values that the flow emits."""
         ...
 
@@ -105,7 +108,7 @@ class call(Generic[P, T]):  # a decorator: lower case like property
 class stream(Generic[P, T]):
     """A method that gives an iterator of what its flow emits, of type `T`."""
 
-    def __init__(self, flow: Callable[Concatenate[Any, P], "Streamed[T]"]) -> None:
+    def __init__(self, flow: Callable[Concatenate[Any, P], Stream[T]]) -> None:
         self.flow = flow
         self.__doc__ = flow.__doc__
 

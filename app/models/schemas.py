@@ -11,7 +11,15 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from app.models.states import BlockStatus, Cause, Outcome, RunStatus, ScheduleStatus, ScheduleType
+from app.models.states import (
+    BlockStatus,
+    Cause,
+    Outcome,
+    RunStatus,
+    ScheduleStatus,
+    ScheduleType,
+    SlotOutcome,
+)
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 MAX_INT64: Final = 2**63 - 1
@@ -38,6 +46,15 @@ def parse_int64(value: object) -> object:
     """Decimal digits as a number: the only spelling of an id or a count in a path or a query."""
     if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,19}", value):
         raise ValueError("must be a whole number")
+    return value
+
+
+def parse_bool(value: object) -> object:
+    """`true` or `false` in a query: other spellings would be guessed at."""
+    if isinstance(value, str):
+        if value not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return value == "true"
     return value
 
 
@@ -87,6 +104,29 @@ class Page(_Out, Generic[Item]):
     next_cursor: str | None = None
 
 
+class RunRetry(_In):
+    """How a finished run is to run again."""
+
+    source: Annotated[
+        str, Field(alias="from", max_length=255, description="`failed`, `start`, or the uuid of a block")
+    ] = "failed"
+    variables: dict[str, JsonValue] | None = Field(
+        default=None, description="overwrite variables of the old run"
+    )
+
+
+class RunEvent(_Out):
+    """Something that happened to a run. Ids grow within the run."""
+
+    id: int
+    type: Literal["run_created", "run_started", "block_started", "block_ended", "run_ended"]
+    at: Time
+    block_uuid: str | None = None
+    attempt: int | None = None
+    status: str | None = Field(default=None, description="outcome of the attempt, or status of the run")
+    reason: str | None = None
+
+
 class RunCreate(_In):
     """What a new pipeline run is asked to do. Every field may be left out."""
 
@@ -104,6 +144,66 @@ class RunCreate(_In):
     )
     skip_sensors: bool = Field(default=False, description="sensors are skipped and count as satisfied")
     priority: int = Field(default=0, ge=-1000, le=1000, description="higher starts earlier when runs wait")
+
+
+def _kind(value: object) -> object:
+    if value == ScheduleType.EVENT:
+        raise ValueError("event triggers are not supported yet")
+    return value
+
+
+ScheduleKind = Annotated[Literal["time", "api"], BeforeValidator(_kind)]
+Switch = Literal["active", "inactive"]
+Tags = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=70)]], Field(max_length=100, examples=[["nightly"]])
+]
+_INTERVAL: Final = "one of @once, @hourly, @daily, @weekly, @monthly, @always_on, or a cron expression"
+_SETTINGS: Final = "the `settings` of an entry of triggers.yaml, such as pipeline_run_limit"
+
+
+class _Definition(_In):
+    """What a caller may say of a trigger, at birth and later."""
+
+    description: str | None = Field(default=None, max_length=10_000)
+    schedule_interval: str | None = Field(
+        default=None, max_length=255, description=_INTERVAL, examples=["0 6 * * mon-fri"]
+    )
+    timezone: str | None = Field(
+        default=None, max_length=100, description="IANA name; the project's without it, else UTC"
+    )
+    start_time: Time | None = Field(default=None, description="no slot before it")
+
+
+class ScheduleCreate(_Definition):
+    """A new trigger. One of type time needs a schedule_interval; one of type api has none and gets a token."""
+
+    name: str = Field(min_length=1, max_length=255, description="unique among the pipeline's triggers")
+    pipeline_uuid: str = Field(min_length=1, max_length=255)
+    schedule_type: ScheduleKind
+    status: Switch = "inactive"
+    variables: dict[str, JsonValue] = Field(default_factory=dict, description="overwrite the pipeline's")
+    settings: dict[str, JsonValue] = Field(default_factory=dict, description=_SETTINGS)
+    tags: Tags = Field(default_factory=list)
+
+
+class SchedulePatch(_Definition):
+    """What is to change; fields that are left out stay. Variables, settings and tags are replaced as a whole."""
+
+    name: str = Field(default="", min_length=1, max_length=255)
+    schedule_type: ScheduleKind = "time"
+    status: Switch = "inactive"
+    variables: dict[str, JsonValue] = Field(default_factory=dict)
+    settings: dict[str, JsonValue] = Field(default_factory=dict, description=_SETTINGS)
+    tags: Tags = Field(default_factory=list)
+
+
+class TriggerNow(_In):
+    """What a run of a trigger, started now, is asked to do. Every field may be left out."""
+
+    variables: dict[str, JsonValue] = Field(
+        default_factory=dict, description="runtime variables; they win over the trigger's and the pipeline's"
+    )
+    execution_date: Time | None = Field(default=None, description="logical time; now if left out")
 
 
 class Nothing(_In):
@@ -137,6 +237,36 @@ class BlockRun(_Out):
     metrics: Mapping[str, Any]
     error: Mapping[str, Any] | None = Field(description="type, message, file, line and traceback")
     attempts: list[Attempt]
+
+
+class Preview(_Out):
+    """The beginning of a data frame."""
+
+    rows: int = Field(description="rows in all")
+    columns: int = Field(description="columns in all; the first 50 are named")
+    column_names: list[str]
+    column_types: list[str] = []
+    head: list[list[str]] = Field(default=[], description="the first rows, cells as text, long ones cut")
+
+
+class Output(_Out):
+    """One output of a block. Values that are plain JSON are here; of others, what they look like."""
+
+    index: int
+    kind: Literal["json", "parquet", "pickle"]
+    type: str | None = Field(default=None, description="type of the Python value")
+    size: int | None = Field(default=None, description="bytes")
+    value: JsonValue = Field(default=None, description="the value itself, for kind json")
+    preview: Preview | None = None
+
+
+class Outputs(_Out):
+    """What a block left for its downstream blocks."""
+
+    block_run_id: int
+    block_uuid: str
+    status: BlockStatus
+    outputs: list[Output]
 
 
 class PipelineRun(_Out):
@@ -200,7 +330,9 @@ class PipelineDefinition(_Out):
     tags: list[str]
     status: Literal["ok", "invalid"]
     error: str | None = Field(description="what is wrong, with file and line")
-    warnings: list[str]
+    warnings: list[str] = Field(
+        description="what has no effect, and entries of its triggers.yaml that are none"
+    )
     blocks: list[BlockDefinition]
 
 
@@ -223,8 +355,64 @@ class PipelineSchedule(_Out):
     settings: Mapping[str, Any]
     tags: list[str]
     error: str | None
+    managed_by: Literal["file", "api"] = Field(
+        description="file: it is defined in triggers.yaml and changed there"
+    )
+    revision: int = Field(description="the ETag; grows with every change of the definition")
     created_at: datetime
     updated_at: datetime
+
+
+class NewSchedule(PipelineSchedule):
+    """A trigger that was just made."""
+
+    token: str | None = Field(
+        default=None, description="of an API trigger; shown this once, only its hash is kept"
+    )
+
+
+class Token(_Out):
+    """The new token of an API trigger."""
+
+    token: str = Field(description="shown this once, only its hash is kept")
+
+
+class Slot(_Out):
+    """What became of a due slot, or of a stretch of `count` slots that ended at `until`."""
+
+    execution_date: datetime
+    outcome: SlotOutcome
+    reason: str | None
+    pipeline_run_id: int | None
+    until: datetime | None
+    count: int
+    decided_at: datetime
+
+
+class MageRun(_Out):
+    """A run in the words of Mage's API."""
+
+    id: int
+    created_at: datetime
+    updated_at: datetime
+    pipeline_schedule_id: int | None
+    pipeline_uuid: str
+    execution_date: datetime
+    status: RunStatus
+    started_at: datetime | None
+    completed_at: datetime | None
+    variables: Mapping[str, Any]
+    passed_sla: bool
+    event_variables: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    backfill_id: int | None
+    executor_type: Literal["local_python"] = "local_python"
+
+
+class MageAnswer(_Out):
+    """The answer of an API trigger, as Mage gives it."""
+
+    pipeline_run: MageRun
 
 
 class Alive(_Out):

@@ -30,7 +30,6 @@ class _Snapshot:
     project_error: DefinitionError | None = None
     entries: Mapping[str, CatalogueEntry] = field(default_factory=dict)
     triggers: tuple[TriggerEntry, ...] = ()
-    trigger_errors: tuple[DefinitionError, ...] = ()
     unread_triggers: frozenset[str] = frozenset()
 
 
@@ -78,7 +77,7 @@ class Catalogue:
 
     def trigger_errors(self) -> tuple[DefinitionError, ...]:
         """Unreadable trigger files, and entries whose name is missing or taken."""
-        return self._snapshot.trigger_errors
+        return tuple(error for entry in self.entries() for error in entry.trigger_errors)
 
     def unread_triggers(self) -> frozenset[str]:
         """Pipelines whose `triggers.yaml` exists but cannot be understood: nobody knows what it meant to say.
@@ -156,8 +155,9 @@ class Catalogue:
         return _Snapshot(
             project=self._around.project,
             project_error=self._project_error,
-            entries={entry.uuid: entry for _folder, entry in present},
+            entries={
+                entry.uuid: replace(entry, trigger_errors=folder.trigger_errors) for folder, entry in present
+            },
             triggers=tuple(trigger for folder, _entry in present for trigger in folder.triggers),
-            trigger_errors=tuple(error for folder, _entry in present for error in folder.trigger_errors),
             unread_triggers=frozenset(folder.uuid for folder, _entry in present if folder.triggers_unread),
         )

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from app.pipelines.problems import BadDefinition, did_you_mean
+from app.pipelines.problems import BadDefinition, DefinitionError, did_you_mean
 from app.pipelines.yamlfile import YamlList, YamlMap, describe, plain
 
 
@@ -24,7 +24,8 @@ class Section:
 
     def bad(self, key: str, message: str) -> BadDefinition:
         """An error at the line of `key`."""
-        return BadDefinition(message, self.file, self.values.at(key))
+        pointer = "/" + self.where.replace(".", "/") + key.replace("~", "~0").replace("/", "~1")
+        return BadDefinition(message, self.file, self.values.at(key), pointer)
 
     def wrong(self, key: str, wanted: str) -> BadDefinition:
         """An error that says what `key` must be and what it is."""
@@ -97,14 +98,17 @@ class Section:
             raise self.wrong(key, "a mapping")
         return Section(value, self.file, f"{self.where}{key}.")
 
-    def sections(self, key: str) -> list["Section"]:
-        """A list of mappings."""
+    def sections(self, key: str, errors: list[DefinitionError] | None = None) -> list["Section"]:
+        """A list of mappings. What is none goes to `errors`; without `errors` it is raised."""
         items = self._list(key)
         for item, line in zip(items, items.lines, strict=True):
             if not isinstance(item, YamlMap):
                 message = f"each entry of {self.where}{key} must be a mapping, not {describe(item)}"
-                raise BadDefinition(message, self.file, line)
-        return [Section(item, self.file) for item in items]
+                bad = BadDefinition(message, self.file, line)
+                if errors is None:
+                    raise bad
+                errors.append(bad.error)
+        return [Section(item, self.file) for item in items if isinstance(item, YamlMap)]
 
     def mapping(self, key: str) -> dict[str, Any]:
         """A mapping as plain values."""

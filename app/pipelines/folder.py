@@ -29,6 +29,8 @@ class CatalogueEntry:
     pipeline: Pipeline | None = None
     error: DefinitionError | None = None
     warnings: tuple[str, ...] = ()
+    #: what of its `triggers.yaml` could not be read as a trigger
+    trigger_errors: tuple[DefinitionError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

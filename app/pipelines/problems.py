@@ -45,11 +45,12 @@ class ProjectInvalid(InvalidInput):
 
 
 class BadDefinition(Exception):
-    """Raised while a file is read; never leaves this package."""
+    """Raised while a file is read; never leaves this package. `pointer` is the key at fault (RFC 6901)."""
 
-    def __init__(self, message: str, file: str, line: int | None = None) -> None:
+    def __init__(self, message: str, file: str, line: int | None = None, pointer: str = "") -> None:
         super().__init__(message)
         self.error = DefinitionError(message, file, line)
+        self.pointer = pointer
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

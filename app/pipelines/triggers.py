@@ -1,7 +1,8 @@
 """A pipeline's `triggers.yaml`, read-only. Each entry stands alone: a bad one is quarantined, the others live.
 
 Mage: `triggers.yaml`. An entry with `envs` exists only where the service's `ENV` is among them. What Mage
-writes back into the file (`last_enabled_at`, `token`) is left alone and not read.
+writes back into the file, `last_enabled_at`, is left alone and not read; a `token` is kept as its hash. The
+same rules judge a trigger that a caller describes, see :func:`check_trigger`.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from app.errors import InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.models.states import ScheduleStatus, ScheduleType
 from app.pipelines import yamlfile
 from app.pipelines.fields import Section
@@ -23,6 +24,8 @@ from app.pipelines.project import LIMIT_REACHED, ProjectConfig, zone_name
 #: Raises InvalidInput when an interval cannot be scheduled in a time zone.
 CheckInterval = Callable[[str, str], object]
 MAX_NAME = 255
+#: A token that is shorter can be guessed; Mage's have 32.
+MIN_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class TriggerEntry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     sla: int | None = None
     tags: tuple[str, ...] = ()
+    #: SHA-256 of an API trigger's token, in hex; None when the file has none
+    token_hash: str | None = None
     error: str | None = None
     digest: str = ""
     file: str = ""
@@ -66,8 +71,8 @@ def read_triggers(
 
     Raises BadDefinition when the file is not YAML or holds no list of triggers.
     """
-    entries = Section(yamlfile.parse(text, file), file).sections("triggers")
     errors: list[DefinitionError] = []
+    entries = Section(yamlfile.parse(text, file, tolerant=True), file).sections("triggers", errors)
     named: dict[str, Section] = {}
     for entry in entries:
         try:
@@ -79,7 +84,7 @@ def read_triggers(
                     )
                 named[name] = entry
         except BadDefinition as bad:
-            errors.append(bad.error)
+            errors.append(entry.values.fault or bad.error)
     return [_entry(pipeline_uuid, name, entry, rules) for name, entry in named.items()], errors
 
 
@@ -99,13 +104,9 @@ def _name(entry: Section) -> str:
 
 def _entry(pipeline_uuid: str, name: str, entry: Section, rules: TriggerRules) -> TriggerEntry:
     """The entry with every field that can be read; the first that cannot is its error."""
-    found: dict[str, Any] = {}
-    error: str | None = None
-    for key, read in _READERS.items():
-        try:
-            found[key] = read(entry, rules)
-        except BadDefinition as bad:
-            error = error or str(bad.error)
+    found, faults = _read(entry, rules)
+    first = entry.values.fault or (faults[0].error if faults else None)
+    error = str(first) if first else None
     trigger = TriggerEntry(
         pipeline_uuid=pipeline_uuid, name=name, error=error, file=entry.file, line=entry.line, **found
     )
@@ -115,6 +116,41 @@ def _entry(pipeline_uuid: str, name: str, entry: Section, rules: TriggerRules) -
         content["text"] = yamlfile.plain(entry.values)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
     return replace(trigger, digest=digest)
+
+
+def _read(entry: Section, rules: TriggerRules) -> tuple[dict[str, Any], list[BadDefinition]]:
+    """Every field that can be read, and the faults of those that cannot."""
+    found: dict[str, Any] = {}
+    faults: list[BadDefinition] = []
+    for key, read in _READERS.items():
+        try:
+            found[key] = read(entry, rules)
+        except BadDefinition as bad:
+            faults.append(bad)
+    return found, faults
+
+
+def check_trigger(pipeline_uuid: str, values: Mapping[str, Any], rules: TriggerRules) -> TriggerEntry:
+    """The trigger that a caller describes with the keys of an entry. Raises InvalidInput naming every fault."""
+    entry = Section(yamlfile.of_plain(dict(values)), "")
+    found, faults = _read(entry, rules)
+    try:
+        found["name"] = _name(entry)
+        if found.get("schedule_type") is ScheduleType.API:
+            _refuse_timing(entry)
+    except BadDefinition as bad:
+        faults.append(bad)
+    if faults:
+        errors = [FieldError(bad.pointer, bad.error.message) for bad in faults]
+        raise InvalidInput(f"{errors[0].pointer}: {errors[0].message}", errors=errors)
+    return TriggerEntry(pipeline_uuid=pipeline_uuid, **found)
+
+
+def _refuse_timing(entry: Section) -> None:
+    """What an API trigger in a file may carry along, a caller who sends it believes to have an effect."""
+    for key in ("schedule_interval", "start_time"):
+        if entry.values.get(key) is not None:
+            raise entry.bad(key, f"only a trigger of type time has a {key}")
 
 
 def _interval(entry: Section, rules: TriggerRules) -> str | None:
@@ -161,13 +197,24 @@ def _sla(entry: Section, _rules: TriggerRules) -> int | None:
 
 def _settings(entry: Section, _rules: TriggerRules) -> dict[str, Any]:
     section = entry.section("settings")
-    for key in section.values.keys() - {*_SETTINGS, "invalid_schedule_interval"}:
+    written_by_mage = {"invalid_schedule_interval"} if entry.file else set()
+    for key in section.values.keys() - _SETTINGS.keys() - written_by_mage:
         raise section.bad(key, f"unknown setting '{key}'{did_you_mean(key, _SETTINGS)}")
     return {
         key: read(section, key)
         for key, read in _SETTINGS.items()
         if section.values.get(key) not in (None, "")
     }
+
+
+def _token_hash(entry: Section, _rules: TriggerRules) -> str | None:
+    """The hash only: nobody above the file ever holds the token."""
+    token = entry.text("token").strip()
+    if not token or entry.text("schedule_type") != ScheduleType.API:
+        return None
+    if len(token) < MIN_TOKEN:
+        raise entry.bad("token", f"a token has at least {MIN_TOKEN} characters")
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _not_yet(section: Section, key: str) -> bool:
@@ -207,4 +254,5 @@ _READERS: dict[str, Callable[[Section, TriggerRules], Any]] = {
     "settings": _settings,
     "sla": _sla,
     "tags": lambda entry, _: tuple(tag for tag, _line in entry.texts("tags")),
+    "token_hash": _token_hash,
 }

@@ -2,7 +2,6 @@
 
 import ast
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,18 +9,13 @@ from app.models.pipeline import Pipeline
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.files import read_text
 from app.pipelines.problems import BadDefinition, DefinitionError, Finding
-from app.pipelines.triggers import CheckInterval
 
 
-def validate_project(
-    root: Path, environ: Mapping[str, str] | None = None, check_interval: CheckInterval | None = None
-) -> list[Finding]:
+def findings(catalogue: Catalogue) -> list[Finding]:
     """The faults and warnings of a project: its file, pipelines, triggers, and the syntax of block files.
 
-    Errors first, each in the order of files. An empty list is a clean bill.
+    Errors first, each in the order of files. An empty list is a clean bill. Call it after a refresh.
     """
-    catalogue = Catalogue(root, environ, check_interval)
-    catalogue.refresh()
     errors = [catalogue.project_error] if catalogue.project_error else []
     errors += [
         entry.error for entry in catalogue.entries() if entry.error not in (None, catalogue.project_error)

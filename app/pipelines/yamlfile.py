@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from app.pipelines.problems import BadDefinition
+from app.pipelines.problems import BadDefinition, DefinitionError
 
 MAX_ALIASES, MAX_VALUES, MAX_DEPTH = 100, 10_000, 32
 #: Without aliases the size of the file bounds the number of values; a project may have a thousand blocks.
@@ -22,14 +22,17 @@ MAX_VALUES_PLAIN = 100_000
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _CORE = "tag:yaml.org,2002:"
+#: Of a list that is a value of the outermost mapping.
+_LIST_DEPTH = 2
 _ALLOWED_TAGS = {None, "!", *(_CORE + kind for kind in ("str", "int", "float", "bool", "null", "map", "seq"))}
 
 
 class YamlMap(dict[str, Any]):
-    """A mapping with the line it starts on and the line of each key."""
+    """A mapping with the line it starts on and the line of each key; `fault` is a value in it that was left out."""
 
     line: int
     lines: dict[str, int]
+    fault: DefinitionError | None = None
 
     def at(self, key: str) -> int:
         """The line of a key, else of the mapping."""
@@ -50,10 +53,31 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def parse(text: str, file: str) -> YamlMap:
-    """The mapping that a YAML text holds; an empty text is an empty mapping. BadDefinition names the line."""
+def of_plain(value: Any) -> Any:
+    """Ordinary dicts and lists as if they had been read from a file, where nobody knows the lines.
+
+    >>> of_plain({"a": [1]}).at("a")
+    0
+    """
+    if isinstance(value, dict):
+        mapping = _mapping(0)
+        mapping.update({key: of_plain(item) for key, item in value.items()})
+        return mapping
+    if isinstance(value, list):
+        items = YamlList(of_plain(item) for item in value)
+        items.line, items.lines = 0, [0] * len(items)
+        return items
+    return value
+
+
+def parse(text: str, file: str, *, tolerant: bool = False) -> YamlMap:
+    """The mapping that a YAML text holds; an empty text is an empty mapping. BadDefinition names the line.
+
+    `tolerant`: a value that cannot be kept, inside a mapping of a list of the outermost mapping, is that
+    mapping's `fault` and hurts no other entry of the list.
+    """
     try:
-        value, _line = _Builder(file).document(yaml.parse(text, Loader=_Loader))
+        value, _line = _Builder(file, tolerant).document(yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(filter(None, (error.context, error.problem, _quote_hint(text, error))))
@@ -105,10 +129,12 @@ def _line(event: Any) -> int:
 class _Builder(yaml.resolver.Resolver, yaml.constructor.SafeConstructor):
     """Builds one document from events. Recursive, at most MAX_DEPTH deep."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, tolerant: bool) -> None:
         yaml.resolver.Resolver.__init__(self)
         yaml.constructor.SafeConstructor.__init__(self)
-        self.file = file
+        self.file, self.tolerant = file, tolerant
+        self.faults: list[BadDefinition] = []
+        self.in_entry = False
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.values = self.aliases = 0
 
@@ -135,7 +161,7 @@ class _Builder(yaml.resolver.Resolver, yaml.constructor.SafeConstructor):
         before = self.count(1, event)
         value: Any
         if isinstance(event, yaml.ScalarEvent):
-            value = self.scalar(event)
+            value = self.kept(event)
         elif isinstance(event, yaml.MappingStartEvent):
             value = self.mapping(event, events, depth)
         else:
@@ -153,6 +179,8 @@ class _Builder(yaml.resolver.Resolver, yaml.constructor.SafeConstructor):
 
     def alias(self, event: Any) -> Any:
         self.aliases += 1
+        if self.faults:  # it may stand for what was left out
+            raise self.faults[0]
         if self.aliases > MAX_ALIASES:
             raise self.bad(f"has more than {MAX_ALIASES} aliases", event)
         if event.anchor not in self.anchors:
@@ -191,8 +219,29 @@ class _Builder(yaml.resolver.Resolver, yaml.constructor.SafeConstructor):
         value.line, value.lines = _line(start), []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             value.lines.append(_line(event))
-            value.append(self.value(event, events, depth + 1))
+            if depth == _LIST_DEPTH and isinstance(event, yaml.MappingStartEvent):
+                value.append(self.entry(event, events, depth + 1))
+            else:
+                value.append(self.value(event, events, depth + 1))
         return value
+
+    def entry(self, event: Any, events: Iterator[Any], depth: int) -> YamlMap:
+        """A mapping of a list of the outermost mapping, with its first fault if faults are tolerated."""
+        before, self.in_entry = len(self.faults), True
+        value: YamlMap = self.value(event, events, depth)
+        self.in_entry = False
+        value.fault = self.faults[before].error if len(self.faults) > before else None
+        return value
+
+    def kept(self, event: Any) -> str | int | float | bool | None:
+        """A scalar's value; None in place of one that is an entry's fault."""
+        try:
+            return self.scalar(event)
+        except BadDefinition as bad:
+            if not (self.tolerant and self.in_entry):
+                raise
+            self.faults.append(bad)
+            return None
 
     def scalar(self, event: Any) -> str | int | float | bool | None:
         tag: str = event.tag

@@ -64,12 +64,16 @@ class ParsedRequest(Request):
         return self._value
 
 
-async def read(request: Request, limit: int) -> Request:
-    """The same request with its body read (at most `limit` bytes) and parsed; an empty body stays empty."""
+async def read(request: Request, limit: int, *, any_type: bool = False) -> Request:
+    """The same request with its body read (at most `limit` bytes) and parsed; an empty body stays empty.
+
+    `any_type`: it is JSON whatever its content type says, as callers written for Mage send it.
+    """
     body = await _collect(request, limit)
     if not body:
         return ParsedRequest(request, b"", None)
-    _require_json(request)
+    if not any_type:
+        _require_json(request)
     return ParsedRequest(request, body, parse(body))
 
 

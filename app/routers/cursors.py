@@ -2,6 +2,7 @@
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
 from typing import NoReturn
 
 from app.errors import FieldError, InvalidInput
@@ -36,6 +37,26 @@ def unwrap_id(kind: str, cursor: str | None) -> int | None:
     if not (position.isascii() and position.isdigit() and len(position) <= 19 and int(position) < 2**63):
         _refuse()
     return int(position)
+
+
+def number(text: str, name: str) -> int:
+    """A position that is a plain number, as SSE ids of run events are. Raises InvalidInput naming the header."""
+    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63:
+        return int(text)
+    raise InvalidInput(
+        f"{name}: not an id of this stream", errors=[FieldError(name, "not an id of this stream")]
+    )
+
+
+def unwrap_time(kind: str, cursor: str | None) -> datetime | None:
+    """The time in a cursor, as `isoformat` wrote it; None without one."""
+    if cursor is None:
+        return None
+    try:
+        time = datetime.fromisoformat(unwrap(kind, cursor))
+    except ValueError:
+        _refuse()
+    return time if time.tzinfo else _refuse()
 
 
 def _refuse() -> NoReturn:

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.auth import Access, needs
 from app.routers import problems
-from app.routers.door import PUBLIC_MOUNT, SECURITY_SCHEMES, Door
+from app.routers.door import PUBLIC_MOUNT, SECURITY_SCHEMES, TOKEN_SCHEME, Door
 
 router = APIRouter(route_class=Door)
 
@@ -61,9 +61,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     if not app.state.guard.keyed:  # no key is set: callers may show one, nobody asks for it
         for operation in _operations(document):
-            operation["security"] = [{}, *operation["security"]] if operation["security"] else []
+            if {"bearer": []} in operation["security"]:
+                operation["security"].insert(0, {})
     components = document.setdefault("components", {})
-    components["securitySchemes"] = SECURITY_SCHEMES
+    components["securitySchemes"] = {**SECURITY_SCHEMES, **TOKEN_SCHEME}
     problem = problems.schema()
     components["schemas"] |= problem.pop("$defs", {})
     components["schemas"]["Problem"] = problem

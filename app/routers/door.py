@@ -4,9 +4,10 @@ A route without declared access cannot be made, and :func:`check_routes` refuses
 anything which went in by another way (a mount, a websocket, a plain route).
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, get_args, get_origin
+from typing import Any, ClassVar, Final, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -17,7 +18,7 @@ from starlette.responses import Response
 
 from app.auth import SAFE_METHODS, Access, Guard, access_of
 from app.errors import FieldError, InvalidInput, StartRefused
-from app.routers import body, problems
+from app.routers import body, problems, repeats
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -26,12 +27,17 @@ SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+#: The token of an API trigger in a header.
+TOKEN_SCHEME: Final = {"triggerToken": {"type": "http", "scheme": "bearer"}}
 #: Marks a mount as public: the object, not its path.
 PUBLIC_MOUNT: Final = "runwright-public"
 
 
 class Door(APIRoute):
     """An API route that lets in only what its endpoint declares with `auth.needs`."""
+
+    #: For callers written for another service: a body is JSON whatever its type says, a query is not looked at.
+    lenient: ClassVar[bool] = False
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         access = access_of(endpoint)
@@ -52,14 +58,27 @@ class Door(APIRoute):
         async def enter(request: Request) -> Response:
             guard: Guard = request.app.state.guard
             guard.check_key(request.scope["headers"], access)
-            if query := request.scope["query_string"]:
+            if (query := request.scope["query_string"]) and not self.lenient:
                 _check_query(query.decode("latin-1"), single, repeatable)
-            if not reads:
-                _check_headers(request)
-                request = await body.read(request, request.app.state.settings.body_limit)
-            return await handle(request)
+            if reads:
+                return await handle(request)
+            return await self._once(request, handle)
 
         return enter
+
+    async def _once(self, request: Request, handle: Handler) -> Response:
+        """Handle a request that changes something; its repetition, told by its key, gets the first answer."""
+        engine = request.app.state.engine
+        limit = request.app.state.settings.body_limit
+        parsed = await body.read(request, limit, any_type=self.lenient)
+        key = repeats.key_of(parsed, self.path_format, await parsed.body(), _caller(request))
+        if key is None:
+            return await handle(parsed)
+        if (answer := await repeats.earlier_answer(engine, key)) is not None:
+            return answer
+        response = await handle(parsed)
+        await repeats.keep_answer(engine, key, response)
+        return response
 
 
 def check_routes(app: FastAPI) -> None:
@@ -71,23 +90,23 @@ def check_routes(app: FastAPI) -> None:
 
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
-    return [] if access is Access.PUBLIC else [{name: []} for name in SECURITY_SCHEMES]
+    keyless = access in (Access.PUBLIC, Access.TOKEN)
+    return [] if keyless else [{name: []} for name in SECURITY_SCHEMES]
 
 
 def _common(access: Access, reads: bool) -> dict[int | str, dict[str, Any]]:
     statuses = [421, 422, 500, 503]
-    if access is not Access.PUBLIC:
+    if access not in (Access.PUBLIC, Access.TOKEN):
         statuses.append(401)
     if not reads:
         statuses += [400, 403, 408, 413, 415]
     return problems.declare(*sorted(statuses))
 
 
-def _check_headers(request: Request) -> None:
-    """Refuse what would be dangerous to ignore: a caller who sends the key believes that a repeat is safe."""
-    if "idempotency-key" in request.headers:
-        message = "Idempotency-Key is not supported yet"
-        raise InvalidInput(message + ".", errors=[FieldError("Idempotency-Key", message)])
+def _caller(request: Request) -> str:
+    """Tells callers apart whose keys must not meet: the beginning of a digest of what they authenticate with."""
+    shown = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
 
 def _query_names(dependant: Dependant) -> tuple[frozenset[str], frozenset[str]]:

@@ -10,7 +10,8 @@ from app.pipelines.catalogue import Catalogue, CatalogueEntry
 from app.routers import cursors, problems
 from app.routers.asks import Cursor, EngineDep, Limit, PipelineUuid, Prefer, wait_of
 from app.routers.door import Door
-from app.routers.runs import run_with_blocks
+from app.routers.repeats import KeyDep
+from app.routers.runs import answer_with_run
 from app.scheduler.launch import LaunchRequest
 
 router = APIRouter(route_class=Door, tags=["pipelines"])
@@ -51,6 +52,7 @@ async def start_run(
     response: Response,
     body: RunCreate | None = None,
     prefer: Prefer = None,
+    key: KeyDep = None,
 ) -> PipelineRun:
     """Start a run of the pipeline now. With `Prefer: wait=N` the answer comes when the run is over."""
     wait_s = wait_of(prefer)
@@ -65,15 +67,10 @@ async def start_run(
             block_uuid=asked.block_uuid,
             skip_sensors=asked.skip_sensors,
             priority=asked.priority,
-        )
+        ),
+        idempotency=key,
     )
-    response.headers["Location"] = f"/api/v1/pipeline_runs/{run.id}"
-    if wait_s is None:
-        return PipelineRun.model_validate(run)
-    response.headers["Preference-Applied"] = f"wait={wait_s}"
-    if not await engine.wait(run.id, wait_s):
-        response.status_code = 202
-    return await run_with_blocks(engine, run.id)
+    return await answer_with_run(engine, run, response, wait_s)
 
 
 def _entry(catalogue: Catalogue, uuid: str) -> CatalogueEntry:
@@ -94,7 +91,7 @@ def _definition(entry: CatalogueEntry) -> PipelineDefinition:
         tags=list(entry.tags),
         status="invalid" if pipeline is None else "ok",
         error=str(entry.error) if entry.error else None,
-        warnings=list(entry.warnings),
+        warnings=[*entry.warnings, *map(str, entry.trigger_errors)],
         blocks=[_block(pipeline, block) for block in pipeline.blocks] if pipeline else [],
     )
 

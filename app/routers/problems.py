@@ -6,6 +6,7 @@ what really happened is in the log under that id, never in the answer.
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID: Final = "runwright.request_id"
 _MAX_ERRORS: Final = 20
+_TOKEN: Final = re.compile(r"(/api/pipeline_schedules/[^/]*/pipeline_runs/).+", re.DOTALL)
 _FIXED: Final = {
     500: "The service made an error; the log has it under the request id.",
     503: "The database does not answer; nothing was changed.",
@@ -56,7 +58,7 @@ def respond(scope: Scope, error: RunwrightError, *, headers: Mapping[str, str] |
         "title": error.title,
         "status": error.status,
         "detail": detail,
-        "instance": quote(scope.get("path", ""), safe="/~!$&'()*+,;=:@"),
+        "instance": _instance(scope),
         "code": error.code,
         "request_id": scope.get(REQUEST_ID, ""),
     }
@@ -72,6 +74,12 @@ def respond(scope: Scope, error: RunwrightError, *, headers: Mapping[str, str] |
         media_type=MEDIA_TYPE,
         headers={**_HEADERS.get(error.status, {}), **(headers or {})},
     )
+
+
+def _instance(scope: Scope) -> str:
+    """The path of the request, without the token of an API trigger that it may hold."""
+    path = _TOKEN.sub(r"\1***", scope.get("path", ""))
+    return quote(path, safe="/~!$&'()*+,;=:@")
 
 
 def install(app: FastAPI) -> None:

@@ -1,30 +1,52 @@
 """Pipeline runs and their block runs: list, look, read the log, cancel."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BeforeValidator
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from app.auth import Access, needs
 from app.errors import NotFound, RunNotFound
-from app.models.rows import RunRow
-from app.models.schemas import BlockRun, Int64, LogLine, Nothing, Page, PipelineRun, parse_int64
+from app.models.rows import LogRow, RunRow
+from app.models.schemas import (
+    BlockRun,
+    Int64,
+    LogLine,
+    Nothing,
+    Output,
+    Outputs,
+    Page,
+    PipelineRun,
+    RunEvent,
+    RunRetry,
+    parse_bool,
+    parse_int64,
+)
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
-from app.routers import cursors, problems
+from app.routers import cursors, problems, streams
 from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door
+from app.routers.repeats import KeyDep
 from app.scheduler.engine import Engine
-from app.store import logs, runs
+from app.store import events, logs, runs
 
 router = APIRouter(route_class=Door, tags=["pipeline runs"])
 
 #: What a cancel waits for the end by default: long enough for a block that takes its signal.
 _CANCEL_S = 1.0
+_OUTPUT_FIELDS: Final = ("kind", "type", "size", "value")
 
 Names = Annotated[list[str] | None, Query(max_length=50, description="repeat for several")]
 Statuses = Annotated[list[RunStatus] | None, Query(max_length=10, description="repeat for several")]
 Ids = Annotated[list[Int64] | None, Query(max_length=50, description="repeat for several")]
 Lines = Annotated[int, Query(ge=1, le=1000, description="lines on a page"), BeforeValidator(parse_int64)]
+Follow = Annotated[bool, Query(description="stream it as server-sent events"), BeforeValidator(parse_bool)]
+LastEventId = Annotated[str | None, Header(max_length=50, description="resume a stream after this id")]
+LOGS = streams.or_page(Page[LogLine])
+EVENTS = streams.or_page(Page[RunEvent])
 Causes = Annotated[list[Cause] | None, Query(max_length=10, description="repeat for several")]
 
 
@@ -76,16 +98,102 @@ async def cancel_run(
     return await run_with_blocks(engine, run_id)
 
 
-@router.get("/pipeline_runs/{run_id}/logs", responses=problems.declare(404))
+@router.post(
+    "/pipeline_runs/{run_id}/retry",
+    status_code=201,
+    responses={
+        **problems.declare(404, 409),
+        202: {"model": PipelineRun, "description": "Waited for as asked, and not over yet"},
+    },
+)
+@needs(Access.OPERATOR)
+async def retry_run(
+    run_id: RunId,
+    engine: EngineDep,
+    response: Response,
+    body: RunRetry | None = None,
+    prefer: Prefer = None,
+    key: KeyDep = None,
+) -> PipelineRun:
+    """Run a finished run again, as a new run that carries over what need not run again."""
+    wait_s = wait_of(prefer)
+    asked = body or RunRetry()
+    run = await engine.retry(run_id, source=asked.source, variables=asked.variables, idempotency=key)
+    return await answer_with_run(engine, run, response, wait_s)
+
+
+@router.get(
+    "/pipeline_runs/{run_id}/events", response_model=None, responses={**problems.declare(404), **EVENTS}
+)
+@needs(Access.VIEWER)
+async def get_events(
+    run_id: RunId,
+    engine: EngineDep,
+    request: Request,
+    limit: Lines = 200,
+    cursor: Cursor = None,
+    follow: Follow = False,
+    last_event_id: LastEventId = None,
+) -> Page[RunEvent] | StreamingResponse:
+    """What happened to the run, oldest first; with `follow=true` as a stream that ends with `end`."""
+    await _run(engine, run_id)
+    after = _event_position(last_event_id, cursor)
+
+    async def fetch(position: int, count: int) -> list[events.EventRow]:
+        return await engine.db.read(events.page, run_id, after=position, limit=count)
+
+    if streams.wanted(request, follow):
+        return streams.stream(request, engine, run_id, "run_event", fetch, RunEvent, after)
+    run = await _run(engine, run_id)
+    found = await fetch(after, limit)
+    more = len(found) == limit or run.status not in RUN_TERMINAL
+    position = found[-1].id if found else after
+    return Page(
+        items=[RunEvent.model_validate(event) for event in found],
+        next_cursor=cursors.wrap("event", position) if more else None,
+    )
+
+
+def _event_position(last_event_id: str | None, cursor: str | None) -> int:
+    if last_event_id is not None:
+        return cursors.number(last_event_id, "Last-Event-ID")
+    return int(cursors.unwrap_id("event", cursor) or 0) if cursor else -1
+
+
+@router.get("/pipeline_runs/{run_id}/logs", response_model=None, responses={**problems.declare(404), **LOGS})
 @needs(Access.VIEWER)
 async def get_logs(
     run_id: RunId,
     engine: EngineDep,
+    request: Request,
     block_uuid: Annotated[str | None, Query(max_length=255)] = None,
     limit: Lines = 200,
     cursor: Cursor = None,
+    follow: Follow = False,
+    last_event_id: LastEventId = None,
+) -> Page[LogLine] | StreamingResponse:
+    """The log, oldest line first; with `follow=true` as a stream that ends with `end`.
+
+    `next_cursor` is null only when the run is over and all of its log was given.
+    """
+    if not streams.wanted(request, follow):
+        return await _log_page(engine, run_id, block_uuid, limit, cursor)
+    after = last_event_id or (cursors.unwrap("log", cursor) if cursor else "")
+    if after:
+        logs.parse_id(after)
+    await _run(engine, run_id)
+
+    async def fetch(position: str, count: int) -> list[LogRow]:
+        return await engine.db.read(
+            logs.page, run_id, after=position or None, limit=count, block_uuid=block_uuid
+        )
+
+    return streams.stream(request, engine, run_id, "log", fetch, LogLine, after)
+
+
+async def _log_page(
+    engine: Engine, run_id: int, block_uuid: str | None, limit: int, cursor: str | None
 ) -> Page[LogLine]:
-    """The log, oldest line first. `next_cursor` is null only when the run is over and all of it was given."""
     after = cursors.unwrap("log", cursor) if cursor else ""
     run = await _run(engine, run_id)  # before the lines: what a run that is over has written is complete
     lines = await engine.db.read(logs.page, run_id, after=after or None, limit=limit, block_uuid=block_uuid)
@@ -105,6 +213,50 @@ async def get_block_run(block_run_id: BlockRunId, engine: EngineDep) -> BlockRun
     if found is None:
         raise NotFound(f"No block run has the id {block_run_id}.")
     return BlockRun.model_validate(found)
+
+
+@router.get("/block_runs/{block_run_id}/output", responses=problems.declare(404), tags=["block runs"])
+@needs(Access.VIEWER)
+async def get_output(block_run_id: BlockRunId, engine: EngineDep) -> Outputs:
+    """What a block left: plain values as they are, data frames by their schema and first rows."""
+    found = await engine.db.read(runs.block, block_run_id)
+    if found is None:
+        raise NotFound(f"No block run has the id {block_run_id}.")
+    return Outputs(
+        block_run_id=found.id,
+        block_uuid=found.block_uuid,
+        status=found.status,
+        outputs=[_output(index, ref) for index, ref in enumerate(found.outputs)],
+    )
+
+
+def _output(index: int, ref: Mapping[str, Any]) -> Output:
+    preview = ref if "column_names" in ref else None
+    known = {name: ref.get(name) for name in _OUTPUT_FIELDS}
+    return Output.model_validate({"index": index, "preview": preview, **known})
+
+
+@router.get("/block_runs/{block_run_id}/logs", responses=problems.declare(404), tags=["block runs"])
+@needs(Access.VIEWER)
+async def get_block_logs(
+    block_run_id: BlockRunId, engine: EngineDep, limit: Lines = 200, cursor: Cursor = None
+) -> Page[LogLine]:
+    """The log of one block, oldest line first, as the run's log has it."""
+    found = await engine.db.read(runs.block, block_run_id)
+    if found is None:
+        raise NotFound(f"No block run has the id {block_run_id}.")
+    return await _log_page(engine, found.pipeline_run_id, found.block_uuid, limit, cursor)
+
+
+async def answer_with_run(engine: Engine, run: RunRow, response: Response, wait_s: int | None) -> PipelineRun:
+    """Answer a request that made a run: at once, or when it is over, as far as the caller waits."""
+    response.headers["Location"] = f"/api/v1/pipeline_runs/{run.id}"
+    if wait_s is None:
+        return PipelineRun.model_validate(run)
+    response.headers["Preference-Applied"] = f"wait={wait_s}"
+    if not await engine.wait(run.id, wait_s):
+        response.status_code = 202
+    return await run_with_blocks(engine, run.id)
 
 
 async def run_with_blocks(engine: Engine, run_id: int) -> PipelineRun:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.models.states import RunStatus
 from app.store.launch import Waiting
 
 
@@ -59,6 +60,16 @@ def at_birth(settings: Mapping[str, Any], *, live: int) -> Birth:
     if limit is not None and live >= limit and not waits:
         return Birth("cancelled", "pipeline_run_limit")
     return Birth("run")
+
+
+def ends_at_birth(settings: Mapping[str, Any], live: int) -> tuple[RunStatus, str] | None:
+    """How a run ends at birth that somebody asked for by name, and so gets a row in any case; None: it lives.
+
+    >>> ends_at_birth({"skip_if_previous_running": True}, 1)
+    (<RunStatus.CANCELLED: 'cancelled'>, 'overlap')
+    """
+    birth = at_birth(settings, live=live)
+    return None if birth.fate == "run" else (RunStatus.CANCELLED, birth.reason or "cancelled")
 
 
 def schedule_cap(settings: Mapping[str, Any]) -> int | None:

@@ -5,18 +5,19 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
 from app import clock
-from app.errors import RunNotFound, StoreUnavailable
+from app.errors import Conflict, RunNotFound, StoreUnavailable
 from app.events import Bus, RunEnded
 from app.executors.base import Executor
-from app.models.rows import RunRow
+from app.models.rows import RunRow, ScheduleRow
 from app.models.states import RUN_TERMINAL
 from app.pipelines.catalogue import Catalogue
 from app.scheduler import launch as launching
+from app.scheduler import retry as retrying
 from app.scheduler.borrow import borrowed
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
@@ -26,9 +27,11 @@ from app.scheduler.passes import Passes
 from app.scheduler.requests import Requests
 from app.scheduler.timers import Timers
 from app.scheduler.tools import Hooks, Tools
+from app.scheduler.triggers import Triggers
 from app.settings import Settings
 from app.store import migrate, nodes, ownership, runs, schedules
-from app.store.db import Database, open_database
+from app.store.db import Clash, Database, open_database
+from app.store.idempotency import Idempotency
 from app.store.ids import Ids
 from app.store.journal import Journal, backend_for
 from app.store.lease import Lease
@@ -64,11 +67,15 @@ class Engine:
         self.db: Database = open_database(settings.store_url)
         self.bus = Bus()
         self.ready = False
+        #: set once the service stops: whoever holds a stream open lets go
+        self.closing = False
         self._hurried = asyncio.Event()
         self.me = this_node(now=clock.now(), lease_s=settings.lease_s)
         self._make_executors = make_executors
         self._scheduling, self._borrow = scheduling, borrow
+        self._run_ids, self._block_ids = Ids(self.db, "pipeline_run"), Ids(self.db, "block_run")
         self._timers = Timers()
+        self._joined = False
         self._lease: Lease | None = None
         self._executors: list[Executor] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -108,6 +115,7 @@ class Engine:
         self._tasks = [
             group.create_task(self.intake.serve(), name="intake"),
             group.create_task(self.intake.serve_admissions(), name="admission"),
+            group.create_task(self._mark_alive(), name="alive"),
         ]
         if self._scheduling:
             await self.passes.sync(force=True)
@@ -119,7 +127,6 @@ class Engine:
 
     def _build(self, tools: Tools, group: asyncio.TaskGroup) -> None:
         settings = self.settings
-        self._run_ids, self._block_ids = Ids(self.db, "pipeline_run"), Ids(self.db, "block_run")
         self.fleet = Fleet(
             tools,
             self.db,
@@ -140,17 +147,31 @@ class Engine:
             block_ids=self._block_ids,
             schedule_ids=Ids(self.db, "pipeline_schedule", size=1),
         )
+        self.triggers = Triggers(
+            db=self.db, catalogue=self.catalogue, node_id=self.node_id, launch=self.launch
+        )
 
     async def _become_node(self) -> list[str]:
         """Register, with the dead of this host fenced first; returns their ids."""
+        await self._set_clock()
+        now = clock.now()
+        lease_until = now + timedelta(seconds=self.settings.lease_s)
+        self.me = replace(self.me, started_at=now, lease_until=lease_until)
         alive = await self.db.read(nodes.alive)
         dead = [n.id for n in provably_dead(alive, self.me, only_one=self.db.dialect == "sqlite")]
         await self.db.write(nodes.fence, dead, now=clock.now())
         await self.db.write(nodes.register, self.me)
+        self._joined = True
         if self.db.dialect == "postgresql":
             self._lease = Lease(self.db.url, self.node_id, self.settings.lease_s, _die)
             self._lease.start()
         return dead
+
+    async def _set_clock(self) -> None:
+        """Go by the database's clock from the start: leases, ours and those of others, are judged by it."""
+        asked = clock.host_now()
+        if (database_now := await self.db.read(nodes.database_clock)) is not None:
+            clock.adjust(database_now - (asked + (clock.host_now() - asked) / 2))
 
     def _start_timers(self) -> None:
         timers = self._timers
@@ -158,13 +179,13 @@ class Engine:
         timers.every(POLL_S, "poll", self._guarded("poll", self.passes.poll))
         timers.every(1.0, "sync", self._guarded("sync", self.passes.sync))
         timers.every(RECOVER_S, "recover", self._guarded("recover", self.passes.recover), jitter_s=1)
-        if self._lease is not None:
-            timers.every(self.settings.lease_s / 8, "alive", self._mark_alive)
         timers.start()
 
     async def _mark_alive(self) -> None:
-        assert self._lease is not None
-        self._lease.mark_alive()
+        """Tell the lease that this loop turns, from the start to the end of a drain; the engine owns this task."""
+        while self._lease is not None:
+            self._lease.mark_alive()
+            await asyncio.sleep(self.settings.lease_s / 8)
 
     async def _tick(self) -> None:
         next_due = await self.passes.tick()
@@ -184,15 +205,23 @@ class Engine:
 
         return run
 
-    async def launch(self, request: LaunchRequest, *, extra: Mapping[str, Any] | None = None) -> RunRow:
-        """Create a run now, and start it if nothing speaks against it. `extra` adds columns.
+    async def launch(
+        self,
+        request: LaunchRequest,
+        *,
+        schedule: ScheduleRow | None = None,
+        carried: launching.Carried | None = None,
+        extra: Mapping[str, Any] | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> RunRow:
+        """Create a run now, and start it if nothing speaks against it.
 
-        Raises PipelineNotFound, PipelineInvalid, UnknownBlock, InvalidInput, StoreUnavailable.
+        `schedule` is the trigger it belongs to, `carried` what blocks have left that need not run again, `extra`
+        more columns. Raises PipelineNotFound, PipelineInvalid, UnknownBlock, InvalidInput, StoreUnavailable.
         """
         pipeline = self.catalogue.get(request.pipeline_uuid)
         launching.check(request, pipeline)
-        carried: launching.Carried = {}
-        if request.block_uuid is not None:
+        if request.block_uuid is not None and carried is None:
             upstream = pipeline.by_uuid[request.block_uuid].upstream
             carried = await self.left_outputs(pipeline.uuid, upstream)
             launching.missing(pipeline, request, carried)
@@ -203,9 +232,37 @@ class Engine:
             block_ids=self._block_ids,
             now=clock.now(),
             carried=carried,
+            schedule=schedule,
             extra=extra,
         )
-        return await self.intake.launch(new, part)
+        return await self.intake.launch(replace(new, request=idempotency), part)
+
+    async def retry(
+        self,
+        run_id: int,
+        *,
+        source: str = "failed",
+        variables: Mapping[str, Any] | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> RunRow:
+        """Run a finished run again as a new one, from what failed, from the start, or from a block.
+
+        `variables` overwrite those of the old run. Raises RunNotFound, Conflict while it or another retry of it is
+        live, UnknownBlock, and what :meth:`launch` raises.
+        """
+        plan = await retrying.plan(self.db, self.catalogue, run_id, source=source, variables=variables)
+        try:
+            return await self.launch(
+                plan.request,
+                schedule=plan.schedule,
+                carried=plan.carried,
+                extra=plan.extra,
+                idempotency=idempotency,
+            )
+        except Clash as error:
+            raise Conflict(
+                f"run {run_id} is being retried already", hint="wait for that run, or cancel it"
+            ) from error
 
     async def left_outputs(self, pipeline_uuid: str, blocks: tuple[str, ...]) -> launching.Carried:
         """What blocks of a pipeline left in its newest completed run here."""
@@ -262,7 +319,8 @@ class Engine:
 
     async def stop(self, drain_s: float) -> None:
         """Take nothing new, let running blocks end for `drain_s`, hand the rest over."""
-        self.ready = False
+        self.ready, self.closing = False, True
+        self.closing = True
         self._timers.stop()
         if hasattr(self, "intake"):
             self.intake.open = False
@@ -278,7 +336,8 @@ class Engine:
             task.cancel()
         if self._lease is not None:
             await self._lease.stop()
-        await self._sign_off()
+        if self._joined:
+            await self._sign_off()
         await self.db.close()
 
     def hurry(self) -> None:
@@ -306,6 +365,8 @@ class Engine:
     async def _sign_off(self) -> None:
         try:
             await self.db.write(nodes.hand_over, self.node_id, now=clock.now())
+            await self._run_ids.close()
+            await self._block_ids.close()
         except StoreUnavailable as error:
             log.warning("stop: %s; others will notice by the lease", error)
 

@@ -10,13 +10,14 @@ from app.errors import StoreUnavailable
 from app.events import RunEnded, RunStarted
 from app.models.pipeline import Isolation, Pipeline
 from app.models.rows import RunRow
-from app.models.states import RunStatus
+from app.models.states import BlockStatus, RunStatus
 from app.scheduler.parking import Parking
 from app.scheduler.runner import Runner
 from app.scheduler.runstate import RunState, of_rows
 from app.scheduler.tools import Ending, Held, Tools
 from app.store import ownership, runs
 from app.store.db import Database
+from app.store.runs import Resumed
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,11 @@ class Fleet:
         return Held(slot, inline, list(permits))
 
     def begin(self, state: RunState, permits: list[asyncio.Semaphore], first: dict[str, Held]) -> None:
-        """Drive a run that this node owns."""
+        """Drive a run that this node owns; nothing comes of it when it is driven already, or the node is leaving."""
+        if self.leaving or state.run.id in self.active:
+            for held in first.values():
+                held.release()
+            return
         runner = Runner(self.tools, state, permits, first)
         self.active[state.run.id] = runner
         self.tools.bus.publish(RunStarted(run_id=state.run.id, epoch=state.run.epoch))
@@ -94,15 +99,31 @@ class Fleet:
 
     async def _resume(self, run_id: int) -> None:
         try:
-            resumed = await self.db.read(runs.load, run_id)
+            resumed = await self._load(run_id)
+            if resumed is not None and self._is_mine(resumed.run):
+                await self._go_on(resumed)
         except StoreUnavailable:
             log.warning("run %d: cannot be read now; it is looked for again", run_id)
-            return
+        except Exception:  # whatever is wrong with reading one run must not stop the others
+            log.exception("run %d: cannot be read; it is looked for again", run_id)
         finally:
             self._loading.discard(run_id)
-        if resumed is None or not self._is_mine(resumed.run) or self.leaving:
+
+    async def _load(self, run_id: int) -> Resumed | None:
+        """The rows of a run. What was open of it and is not running here is lost, and tried again."""
+        resumed = await self.db.read(runs.load, run_id)
+        if resumed is None or run_id in self.active or not _has_lost_something(resumed):
+            return resumed
+        await self.db.write(ownership.retake, run_id, self.node_id, resumed.run.epoch, now=clock.now())
+        return await self.db.read(runs.load, run_id)
+
+    async def _go_on(self, resumed: Resumed) -> None:
+        try:
+            state = of_rows(resumed)
+        except Exception:  # rows that this program cannot understand: that run's end, not the service's
+            log.exception("run %d: its rows make no sense", resumed.run.id)
+            await self._abort(resumed.run)
             return
-        state = of_rows(resumed)
         self.begin(state, self.permits(resumed.run.pipeline_schedule_id, state.pipeline), {})
 
     def _is_mine(self, run: RunRow) -> bool:
@@ -155,3 +176,10 @@ class Fleet:
         self.parking.close()
         for runner in list(self.active.values()):
             runner.leave()
+
+
+def _has_lost_something(resumed: Resumed) -> bool:
+    """Whether an attempt is open that nobody runs: all but that of a sensor between two pokes."""
+    return resumed.run.status is RunStatus.RUNNING and any(
+        block.status is BlockStatus.RUNNING and block.wake_at is None for block in resumed.blocks
+    )

@@ -40,10 +40,11 @@ class Launching:
     held: Held | None = None
 
     def let_go(self) -> None:
-        """Give back what was held for a run that does not start now."""
+        """Give back what was held for a run that does not start now; nothing of it has started."""
         if self.held is not None:
             self.held.release()
-            self.held = None
+        self.held = self.first = None
+        self.new = replace(self.new, first=())
 
 
 class Intake:
@@ -71,14 +72,19 @@ class Intake:
 
     async def serve(self) -> None:
         """Take launches in, batch after batch; the engine owns this task."""
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(0)  # whoever is ready in this turn of the loop comes along
-            self._wake.clear()
-            while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                async with self._claiming:
-                    await self._create(batch)
+        batch: list[Launching] = []
+        try:
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(0)  # whoever is ready in this turn of the loop comes along
+                self._wake.clear()
+                while self._waiting:
+                    batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                    async with self._claiming:
+                        await self._create(batch)
+        finally:
+            for item in batch + self._waiting:  # those that have their answer keep it
+                _refuse(item, StoreUnavailable("the service has stopped"))
 
     async def serve_admissions(self) -> None:
         """Admit whenever a slot was freed or a run was left waiting; the engine owns this task."""
@@ -89,6 +95,8 @@ class Intake:
                 await self.admit()
             except StoreUnavailable as error:
                 log.warning("admission: %s", error)  # the poll asks again
+            except Exception:  # admission serves all runs: one that it stumbles over must not end it
+                log.exception("admission failed; it is tried again")
 
     def want_admission(self) -> None:
         """Look for waiting runs soon."""
@@ -111,8 +119,9 @@ class Intake:
         except Exception as error:  # belongs to one caller; the intake serves all of them
             for item in batch:
                 item.let_go()
-            if len(batch) == 1:
-                _refuse(batch[0], error)
+            if len(batch) == 1 or isinstance(error, StoreUnavailable):
+                for item in batch:
+                    _refuse(item, error)
                 return
             for item in batch:
                 await self._create([item])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from app.errors import FieldError, InvalidInput, UnknownBlock
@@ -10,10 +11,13 @@ from app.models.pipeline import Block, BlockType, Pipeline
 from app.models.rows import ScheduleRow
 from app.models.states import BlockStatus, Cause
 from app.scheduler import variables
+from app.scheduler.admission import ends_at_birth, schedule_cap
 from app.store.ids import Ids
 from app.store.launch import NewBlock, NewRun
 
 MAX_PRIORITY = 1_000_000
+#: Causes for which a busy trigger cancels the run at birth. A slot is judged by the tick, a retry waits.
+_ASKED = frozenset({Cause.API, Cause.EVENT})
 #: block uuid -> (block run id, outputs as JSON text): what an earlier run left
 Carried = Mapping[str, tuple[int, str]]
 
@@ -109,7 +113,9 @@ async def new_run(
         _new_block(block, block_id, request, carried or {})
         for block, block_id in zip(part.blocks, ids, strict=True)
     )
-    new = NewRun(id=run_id, values=values, definition=part.definition, blocks=blocks)
+    judged = request.cause in _ASKED and schedule_cap(settings) is not None
+    fate = partial(ends_at_birth, settings) if judged else None
+    new = NewRun(id=run_id, values=values, definition=part.definition, blocks=blocks, fate=fate)
     return new, part
 
 
@@ -134,7 +140,7 @@ def options(pipeline: Pipeline, request: LaunchRequest, schedule: ScheduleRow | 
 
 
 def _new_block(block: Block, block_id: int, request: LaunchRequest, carried: Carried) -> NewBlock:
-    if request.block_uuid not in (None, block.uuid):
+    if block.uuid in carried:
         source, outputs = carried[block.uuid]
         return NewBlock(
             block_id, block.uuid, status=BlockStatus.COMPLETED, carried_from=source, outputs=outputs

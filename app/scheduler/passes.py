@@ -5,17 +5,20 @@ Each looks at what is there now and does what is due; a pass that comes late or 
 
 import asyncio
 import logging
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from app import clock
-from app.errors import InvalidInput, PipelineInvalid, PipelineNotFound
+from app.errors import InvalidInput, PipelineInvalid, PipelineNotFound, StoreUnavailable
 from app.models.rows import ScheduleRow
 from app.models.states import Cause
 from app.pipelines.catalogue import Catalogue
+from app.pipelines.faultlog import FaultLog
 from app.scheduler import launch, sync, timetable
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
 from app.scheduler.node import provably_dead
+from app.scheduler.progress import MAX_LOST
 from app.scheduler.tick import Decision, Plan, decide
 from app.scheduler.tick import plan as plan_trigger
 from app.store import nodes, ownership, runs, schedules
@@ -28,8 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Triggers decided in one transaction.
 BATCH = 500
-#: A run that was lost with its owner so often is ended instead of being tried again.
-MAX_RECOVERIES = 5
+#: `@always_on` asks after a pipeline that is broken no more often than this.
+BROKEN_S = 60.0
 
 
 class Passes:
@@ -51,6 +54,8 @@ class Passes:
         self._fleet, self._intake = fleet, intake
         self._run_ids, self._block_ids, self._schedule_ids = run_ids, block_ids, schedule_ids
         self._strays: set[int] = set()
+        self._unsynced = False
+        self._faults = FaultLog()
         self._ticking = asyncio.Lock()
         #: when the tick last ended, for `/health`
         self.ticked_at: datetime | None = None
@@ -67,11 +72,26 @@ class Passes:
         now = clock.now()
         due = await self._db.read(schedules.due, now=now, limit=BATCH)
         decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
-        if decisions:
-            made = await self._db.write(decide, decisions, node_id=self._me.id, now=clock.now())
-            if made:
-                self._intake.want_admission()
+        if await self._write(decisions):
+            self._intake.want_admission()
         return len(due)
+
+    async def _write(self, decisions: list[Decision]) -> bool:
+        """Write decisions; whether a run waits now. One that cannot be written is quarantined, and hurts no other."""
+        if not decisions:
+            return False
+        try:
+            return bool(await self._db.write(decide, decisions, node_id=self._me.id, now=clock.now()))
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # belongs to one trigger; the tick is for all of them
+            if len(decisions) > 1:
+                return any([await self._write([decision]) for decision in decisions])
+            schedule = decisions[0].schedule
+            log.exception("trigger %d ('%s') is quarantined: its slot cannot be written", schedule.id, schedule.name)
+            reason = f"its slot could not be written: {type(error).__name__}"
+            await self._db.write(schedules.quarantine, schedule, reason, now=clock.now())
+            return False
 
     async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
         """The plan for a due trigger, with its run. One that cannot be planned is quarantined, and hurts no other."""
@@ -101,6 +121,8 @@ class Passes:
             pipeline = self._catalogue.get(schedule.pipeline_uuid)
         except (PipelineNotFound, PipelineInvalid) as error:
             log.warning("trigger '%s': slot %s is missed: %s", schedule.name, date, error)
+            if schedule.schedule_interval == "@always_on":  # always due: not a missed slot a second
+                plan = replace(plan, next_fire_at=now + timedelta(seconds=BROKEN_S))
             return Decision(schedule=schedule, plan=plan)
         new, _part = await launch.new_run(
             pipeline,
@@ -116,10 +138,13 @@ class Passes:
     async def sync(self, *, force: bool = False) -> bool:
         """Read what changed in the project folder; bring triggers and limits to it."""
         changed = await asyncio.to_thread(self._catalogue.refresh)
-        if not (changed or force):
+        # Until the database has it: the catalogue tells of a change once, and the database may be away.
+        self._unsynced = self._unsynced or changed or force
+        if not self._unsynced:
             return False
+        self._faults.look(self._catalogue)
         entries, unread = self._catalogue.triggers(), self._catalogue.unread_triggers()
-        missing = sync.new_keys(await self._db.read(schedules.from_files), entries)
+        missing = sync.new_keys(await self._db.read(schedules.with_digests), entries)
         ids = dict(zip(missing, await self._schedule_ids.take(len(missing)), strict=True)) if missing else {}
         pipelines = [entry.pipeline for entry in self._catalogue.entries() if entry.pipeline is not None]
 
@@ -127,16 +152,17 @@ class Passes:
             lock_named(tx, "triggers")  # replicas read the same files: one writes, the next finds it done
             now = clock.now()
             sync.apply_pipeline_limits(tx, pipelines, now=now)
-            week_start = self._catalogue.project.week_start
-            return sync.apply(tx, entries, ids, unread=unread, now=now, week_start=week_start)
+            by = sync.By(self._me.id, now, self._catalogue.project.week_start)
+            return sync.apply(tx, entries, ids, unread=unread, by=by)
 
         try:
             count = await self._db.write(write)
         except (Clash, KeyError) as error:  # another replica was between our look and our lock
             log.info("triggers: looked at anew (%s)", type(error).__name__)
             return await self.sync(force=True)
+        self._unsynced = False
         if count:
-            log.info("%d triggers follow their files", count)
+            log.info("triggers new or changed in their files: %d", count)
         self._intake.want_admission()
         return True
 
@@ -167,7 +193,7 @@ class Passes:
             return
         for taken in await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now()):
             log.info("run %d taken over at epoch %d", taken.run_id, taken.epoch)
-            if taken.recoveries > MAX_RECOVERIES:
+            if taken.lost >= MAX_LOST:
                 await self._db.write(
                     ownership.abort,
                     taken.run_id,

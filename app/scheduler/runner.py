@@ -86,14 +86,13 @@ class Runner:
         """Let go of the run as it stands, for another owner: nothing more is written or started."""
         self._leaving = True
         self._ending = self._ending or Ending("handed_over")
-        for task in self._acquiring:
-            task.cancel()
+        self._stop_acquiring()
         self._over.set()
 
     def _begin(self) -> None:
         """Start a chain for every block that can go on now; a run that was asked to stop only ends."""
-        if self.state.run.cancel_requested_at is not None:
-            self.stop("cancel")
+        if (why := steps.asked_to_stop(self.state.run, clock.now())) is not None:
+            self.stop(why)
             return
         for uuid, block in self.state.blocks.items():
             if uuid in self._first:
@@ -202,7 +201,7 @@ class Runner:
         if self._is_stopping():  # it was stopped while its start was on the way to disk
             return BlockResult(Outcome.CANCELLED)
         block = self.state.blocks[uuid]
-        limit = None if block.is_waiting_sensor else block.block.timeout_s
+        limit = steps.time_limit(block, clock.now())
         block.wake_at = None
         on_line = partial(self._log.add, uuid, block.id, block.attempt)
         on_ask = self._answering.begin(uuid, held)
@@ -264,7 +263,7 @@ class Runner:
             epoch=self._epoch,
             finishes=tuple(finishes),
             settles=tuple(settles),
-            waits=(Wait(block_run_id=block.id, wake_at=wake),) if judgement.waiting and wake else (),
+            waits=(Wait(block_run_id=block.id, wake_at=wake),) if wake and block.is_waiting_sensor else (),
             starts=starts,
             close=steps.closing(self.state, self._why),
         )
@@ -297,10 +296,14 @@ class Runner:
 
     def _halt(self, reason: str) -> None:
         """Wake what waits for a slot, kill what runs."""
-        for task in self._acquiring:
-            task.cancel()
+        self._stop_acquiring()
         for held in self._busy.values():
             self._group.create_task(held.slot.kill(Outcome.CANCELLED, reason))
+
+    def _stop_acquiring(self) -> None:
+        """Wake what waits for a slot; once each, since a second cancel would end the chain itself."""
+        while self._acquiring:
+            self._acquiring.pop().cancel()
 
     def _end_or_park(self) -> None:
         """With no chain left: close the run, or park it until its next block wakes."""

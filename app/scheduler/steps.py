@@ -6,11 +6,12 @@ blocks which end together never decide the same thing twice; a start that is ref
 
 from collections.abc import Collection
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from app.events import BlockEnded
 from app.executors.base import BlockResult
+from app.models.rows import RunRow
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.scheduler import progress
 from app.scheduler.progress import Judgement
@@ -19,6 +20,8 @@ from app.store.db import dumps
 from app.store.units import Close, Finish, Settle, Start
 
 StopWhy = Literal["cancel", "deadline"]
+#: A sensor whose timeout has almost passed may still be asked once more, for so long.
+LAST_POKE_S = 1.0
 _CHARGED = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.CRASHED})
 _STOP_REASON = {"cancel": "cancel requested", "deadline": "run timed out"}
 
@@ -35,6 +38,21 @@ def take_back(block: BlockState) -> None:
     """Undo :func:`start`: the journal refused it."""
     block.attempt -= 1
     block.state = BlockStatus.QUEUED if block.attempt else BlockStatus.INITIAL
+
+
+def asked_to_stop(run: RunRow, now: datetime) -> StopWhy | None:
+    """Why a run must end before any more of it starts, as its row tells."""
+    if run.cancel_requested_at is not None:
+        return "cancel"
+    return "deadline" if run.deadline_at is not None and run.deadline_at <= now else None
+
+
+def time_limit(block: BlockState, now: datetime) -> float | None:
+    """Seconds that the next attempt may take; the next poke of a sensor has what the ones before it have left."""
+    limit = block.block.timeout_s
+    if limit is None or not block.is_waiting_sensor or block.started_at is None:
+        return limit
+    return max(LAST_POKE_S, limit - (now - block.started_at) / timedelta(seconds=1))
 
 
 def judge(block: BlockState, result: BlockResult, why: StopWhy | None, now: datetime) -> Judgement:

@@ -57,15 +57,24 @@ def plan(
 ) -> Plan:
     """What is due of a trigger. `live` and `last_end` tell of its newest run, for `@always_on`."""
     if table.kind == "once":
-        date = schedule.start_time or schedule.last_enabled_at or schedule.created_at
-        return Plan(date, None, fire=date if schedule.cursor_at is None else None)
+        date = once_at(schedule)
+        if schedule.cursor_at is not None and date <= schedule.cursor_at:
+            return Plan(schedule.cursor_at, None)
+        return Plan(date, None, fire=date)
     if table.kind == "always_on":
         return _plan_always_on(schedule, now=now, live=live, last_end=last_end)
     cursor = schedule.cursor_at or now
     latest = table.before(now)
     if latest is None or latest <= cursor:
         return Plan(schedule.cursor_at, table.after(max(cursor, now)))
-    return Plan(latest, table.after(now), fire=latest, dropped=_missed(table, cursor, latest))
+    # `catch_up: latest`, as in Mage, but on the record.
+    before = dropped(table, cursor, latest - timedelta(microseconds=1), reason="catch_up")
+    return Plan(latest, table.after(now), fire=latest, dropped=before)
+
+
+def once_at(schedule: ScheduleRow) -> datetime:
+    """The one execution date of an `@once` trigger."""
+    return schedule.start_time or schedule.last_enabled_at or schedule.created_at
 
 
 def _plan_always_on(schedule: ScheduleRow, *, now: datetime, live: bool, last_end: datetime | None) -> Plan:
@@ -73,27 +82,29 @@ def _plan_always_on(schedule: ScheduleRow, *, now: datetime, live: bool, last_en
     again = now + timedelta(seconds=ALWAYS_ON_S)
     if live:
         return Plan(schedule.cursor_at, again)
-    date = last_end or schedule.last_enabled_at or schedule.created_at
+    enabled = schedule.last_enabled_at or schedule.created_at
+    date = max(last_end, enabled) if last_end else enabled
     if schedule.cursor_at is not None and date <= schedule.cursor_at:
-        return Plan(schedule.cursor_at, again)
+        # The slot before got no run, or a clock was set back: this one is still another, and the next.
+        date = schedule.cursor_at + timedelta(microseconds=1)
     return Plan(date, again, fire=date)
 
 
-def _missed(table: Timetable, cursor: datetime, latest: datetime) -> tuple[NewSlot, ...]:
-    """Rows for the due slots before the latest one (`catch_up: latest`, as in Mage, but on the record)."""
-    until = latest - timedelta(microseconds=1)
-    dates = table.between(cursor, until, ROWS_EACH + 1)
+def dropped(
+    table: Timetable,
+    after: datetime,
+    until: datetime,
+    *,
+    reason: str,
+    outcome: SlotOutcome = SlotOutcome.MISSED,
+) -> tuple[NewSlot, ...]:
+    """Rows for the slots in (after, until] that get no run: one each, or one with a count for a long stretch."""
+    dates = table.between(after, until, ROWS_EACH + 1)
     if len(dates) <= ROWS_EACH:
-        return tuple(
-            NewSlot(execution_date=date, outcome=SlotOutcome.MISSED, reason="catch_up") for date in dates
-        )
+        return tuple(NewSlot(execution_date=date, outcome=outcome, reason=reason) for date in dates)
+    count = table.count_between(after, until, COUNT_LIMIT)
     last = table.before(until)
-    count = table.count_between(cursor, until, COUNT_LIMIT)
-    return (
-        NewSlot(
-            execution_date=dates[0], outcome=SlotOutcome.MISSED, reason="catch_up", until=last, count=count
-        ),
-    )
+    return (NewSlot(execution_date=dates[0], outcome=outcome, reason=reason, until=last, count=count),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,32 +53,39 @@ class Ending:
     wake_at: datetime | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Held:
-    """A worker slot with the permits that go with it."""
+    """A worker slot with the permits that go with it. It knows what of them it has, so none is given back twice."""
 
     slot: Slot
     inline: bool
     permits: list[asyncio.Semaphore]
 
     lent: bool = False
+    _lent_permits: list[asyncio.Semaphore] = field(default_factory=list)
+    _released: bool = False
 
     def lend(self) -> None:
         """Let others use the place and the permits while this block only waits."""
         self.lent = True
         self.slot.lend()
-        for permit in self.permits:
-            permit.release()
+        while self.permits:
+            self._lent_permits.append(self.permits.pop())
+            self._lent_permits[-1].release()
 
     async def reclaim(self) -> None:
         """Have them again."""
-        for permit in self.permits:
-            await permit.acquire()
+        while self._lent_permits:
+            await self._lent_permits[-1].acquire()
+            self.permits.append(self._lent_permits.pop())
         await self.slot.reclaim()
         self.lent = False
 
     def release(self) -> None:
-        """Give everything back."""
+        """Give everything back; once is enough, and twice does no harm."""
+        if self._released:
+            return
+        self._released = True
         self.slot.release()
         for permit in self.permits:
             permit.release()

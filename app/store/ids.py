@@ -1,6 +1,6 @@
 """Integer ids, known before their row is written: a node takes a block of them and gives them out itself."""
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from app.store.db import Database
 from app.store.sql import ID_BLOCK, insert
@@ -30,6 +30,12 @@ def keep_clear(tx: Connection, name: str, last_id: int) -> None:
     )
 
 
+def return_block(tx: Connection, name: str, first: int, end: int) -> None:
+    """Give back the ids from `first` on, none of which was given out, unless others were reserved after them."""
+    unused = (ID_BLOCK.c.name == name, ID_BLOCK.c.next_id == end)
+    tx.execute(update(ID_BLOCK).where(*unused).values(next_id=first))
+
+
 class Ids:
     """Gives out ids of one resource from blocks, asking the database once a block."""
 
@@ -46,3 +52,9 @@ class Ids:
                 self._next, self._end = first, first + size
         first, self._next = self._next, self._next + count
         return range(first, first + count)
+
+    async def close(self) -> None:
+        """Give back what was not used, so that the numbers go on without a gap after a restart."""
+        first, self._next = self._next, self._end
+        if first != self._end:
+            await self._db.write(return_block, self._name, first, self._end)

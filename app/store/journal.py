@@ -46,14 +46,17 @@ class Journal:
         self._backend = backend
         self._waiting: list[tuple[Unit, asyncio.Future[Verdict]]] = []
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._in_flight: list[tuple[Unit, asyncio.Future[Verdict]]] = []
+        self._stopping = self._ended = False
         self.flushes = self.units = 0
 
     async def submit(self, unit: Unit) -> Verdict:
-        """Make a unit durable. Raises LeaseLost when the run is no longer this node's.
+        """Make a unit durable. Raises LeaseLost when the run is no longer this node's, or the journal has ended.
 
         While the database is away this waits: nothing new starts, finished results keep in memory.
         """
+        if self._ended:
+            raise LeaseLost("this node writes nothing any more")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((unit, future))
         self._wake.set()
@@ -70,7 +73,16 @@ class Journal:
                 while self._waiting:
                     await self._flush()
         finally:
+            self._end()
             await self._backend.close()
+
+    def _end(self) -> None:
+        """Whoever still waits is told: with the journal gone, the run is for others to go on with."""
+        self._ended = True
+        for _unit, future in self._in_flight + self._waiting:
+            if not future.done():
+                _answer(future, LeaseLost("this node stopped before it could write"))
+        self._in_flight, self._waiting = [], []
 
     def stop(self) -> None:
         """End :meth:`run` once everything that was submitted is answered."""
@@ -79,6 +91,7 @@ class Journal:
 
     async def _flush(self) -> None:
         batch, self._waiting = self._waiting[:MAX_UNITS], self._waiting[MAX_UNITS:]
+        self._in_flight = batch
         answers = await self._until_written([unit for unit, _ in batch])
         self.flushes += 1
         self.units += len(batch)
@@ -88,6 +101,7 @@ class Journal:
                 again.append((unit, future))
             elif not future.done():
                 _answer(future, answer)
+        self._in_flight = []
         if again:
             self._waiting = again + self._waiting
             await asyncio.sleep(0.05)  # a row lock is held by a short transaction of another node

@@ -7,20 +7,23 @@ versions. It loops over statements by primary key: plans that an empty table or 
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import asyncpg
 
-from app.errors import LeaseLost
+from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BLOCK_TERMINAL
 from app.store.db import dumps
-from app.store.journal import Answer
-from app.store.postgres import away, connect_raw
+from app.store.journal import RETRY_S, Answer
+from app.store.postgres import away, connect_raw, is_unwell
 from app.store.units import Mismatch, Unit, Verdict
 
 log = logging.getLogger(__name__)
 
-_LOCKED, _TIMED_OUT, _FENCED = "55P03", "57014", "RW002"
+_TIMED_OUT, _FENCED = "57014", "RW002"
+#: a row was locked, the answer took too long, deadlock, serialization: the same unit may fit the next time
+_LATER = frozenset({"55P03", _TIMED_OUT, "40P01", "40001"})
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _LOST_CONNECTION = (
     ConnectionError,
@@ -63,7 +66,7 @@ BEGIN
      WHERE a.block_run_id = f_block[i] AND a.attempt = f_try[i] AND a.outcome IS NULL;
     GET DIAGNOSTICS touched = ROW_COUNT;
     UPDATE block_run b SET status = f_status[i], status_reason = f_reason[i],
-        completed_at = CASE WHEN f_done[i] THEN stamp END, outputs = f_outputs[i], error = f_error[i]::jsonb,
+        completed_at = CASE WHEN f_done[i] THEN greatest(stamp, b.started_at) END, outputs = f_outputs[i], error = f_error[i]::jsonb,
         metrics = f_metrics[i]::jsonb, wake_at = f_wake[i]
      WHERE b.id = f_block[i] AND b.status = 'running' AND b.attempt = f_try[i];
     GET DIAGNOSTICS n = ROW_COUNT;
@@ -91,7 +94,7 @@ BEGIN
   END LOOP;
   FOR i IN 1..cardinality(c_run) LOOP
     CONTINUE WHEN state[c_run[i]] = 'lost';
-    UPDATE pipeline_run r SET status = c_status[i], status_reason = c_reason[i], completed_at = stamp,
+    UPDATE pipeline_run r SET status = c_status[i], status_reason = c_reason[i], completed_at = greatest(stamp, r.started_at),
         e_seq = nextval('event_seq'), metrics = c_metrics[i]::jsonb
      WHERE r.id = ids[c_run[i]] AND r.completed_at IS NULL AND NOT EXISTS (SELECT 1 FROM block_run b
        WHERE b.pipeline_run_id = r.id AND b.status IN ('initial', 'queued', 'running'));
@@ -119,22 +122,33 @@ class PostgresJournal:
         self._seq = 0
 
     async def open(self) -> None:
-        """Connect, make the function, read how far this node's journal has come."""
+        """Connect, make the function, read how far this node's journal has come. Raises StoreUnavailable."""
         self._connection = await connect_raw(self._url, lock_timeout="500", **_PLANNER)
         try:
             await self._connection.execute(_FUNCTION)
             self._call = await self._connection.prepare(_CALL)
             self._seq = await self._position()
+        except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+            self._drop()
+            raise away(error) from error
         except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-            raise
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None:
-            await self._connection.close(timeout=5)
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=5)
+            except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+                log.debug("journal: %s", error)
+                connection.terminate()
 
     async def flush(self, units: Sequence[Unit]) -> list[Answer]:
         """One call; unit by unit when one of them does not fit or meets a lock."""
@@ -143,63 +157,88 @@ class PostgresJournal:
         except asyncpg.PostgresError as error:
             if error.sqlstate == _FENCED:
                 return [LeaseLost("this node has been fenced") for _ in units]
-            if error.sqlstate == _TIMED_OUT:
+            if error.sqlstate == _TIMED_OUT or (is_unwell(error.sqlstate) and error.sqlstate not in _LATER):
                 raise away(error) from error
             log.debug("journal: a flush of %d units was refused (%s); one by one", len(units), error)
+        return await self._one_by_one(units)
+
+    async def _one_by_one(self, units: Sequence[Unit]) -> list[Answer]:
         answers: list[Answer] = []
+        behind: set[int] = set()
         for unit in units:
-            answers += await self._flush_one(unit)
+            # What comes after a unit that has to wait is of no use before it.
+            answer = None if unit.run_id in behind else await self._flush_one(unit, first=not answers)
+            if answer is None:
+                behind.add(unit.run_id)
+            answers.append(answer)
         return answers
 
-    async def _flush_one(self, unit: Unit) -> list[Answer]:
+    async def _flush_one(self, unit: Unit, *, first: bool) -> Answer:
+        """The answer for one unit. Only the first may say that the database is away: others are written by then."""
         try:
-            return await self._flush_all([unit])
+            return (await self._flush_all([unit]))[0]
+        except StoreUnavailable:
+            if first:
+                raise
+            return None
         except asyncpg.PostgresError as error:
-            if error.sqlstate in (_LOCKED, _TIMED_OUT):
-                return [None]
-            return [Mismatch(str(error))]
+            if error.sqlstate == _FENCED:
+                return LeaseLost("this node has been fenced")
+            if error.sqlstate in _LATER or (is_unwell(error.sqlstate) and not first):
+                return None
+            if is_unwell(error.sqlstate):
+                raise away(error) from error
+            return Mismatch(str(error))
 
     async def _flush_all(self, units: Sequence[Unit]) -> list[Answer]:
         runs = {key: i for i, key in enumerate(sorted({(u.run_id, u.epoch) for u in units}), 1)}
-        states = await self._execute(parameters(self._node_id, self._seq, units, runs), runs)
-        return [_answer(unit, states[runs[unit.run_id, unit.epoch] - 1]) for unit in units]
-
-    async def _execute(self, values: list[Any], runs: dict[tuple[int, int], int]) -> list[str]:
         if self._connection is None:
             await self.open()
-            values[1] = self._seq
+        values = parameters(self._node_id, self._seq, units, runs)
         try:
             states: list[str] = await self._call.fetchval(*values)
         except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
             if not is_lost(error):
                 raise
-            return await self._after_loss(error, runs)
+            return await self._after_loss(error, units)
         self._seq += 1
-        return states
+        return [_answer(unit, states[runs[unit.run_id, unit.epoch] - 1]) for unit in units]
 
-    async def _after_loss(self, error: BaseException, runs: dict[tuple[int, int], int]) -> list[str]:
-        """The connection broke: whether the flush was committed is read from `node_journal`, never guessed."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+    async def _after_loss(self, error: BaseException, units: Sequence[Unit]) -> list[Answer]:
+        """The connection broke: whether the flush was committed is read from `node_journal`, never guessed.
+
+        Until that is known nothing else may be written. Raises StoreUnavailable when it was not committed.
+        """
         expected = self._seq + 1
-        await self.open()  # raises StoreUnavailable: the journal asks again, and finds _seq unchanged
-        if self._seq != expected:
-            raise away(error) from error
-        # It was: the same answers can be read from the rows, since nobody else may change a run we own.
-        return [await self._state(run_id, epoch) for run_id, epoch in runs]
+        for delay in chain(RETRY_S, repeat(RETRY_S[-1])):
+            self._drop()
+            try:
+                await self.open()
+                if self._seq == expected:
+                    return [await self._found(unit) for unit in units]
+                break
+            except (*_LOST_CONNECTION, asyncpg.PostgresError, StoreUnavailable) as again:
+                log.warning("journal: is the last flush on disk? %s", again)
+                await asyncio.sleep(delay)
+        raise away(error) from error
 
-    async def _state(self, run_id: int, epoch: int) -> str:
+    async def _found(self, unit: Unit) -> Answer:
+        """The answer to a unit that was committed, read from the rows: were its starts written?"""
         row = await self._connection.fetchrow(
-            "SELECT owner = $2 AND epoch = $3 AS mine, cancel_requested_at IS NOT NULL AS cancel"
+            "SELECT owner = $2 AND epoch = $3 AS mine, cancel_requested_at IS NOT NULL AS cancel,"
+            " (SELECT count(*) FROM block_attempt WHERE (block_run_id, attempt) IN"
+            "  (SELECT * FROM unnest($4::int8[], $5::int[]))) AS started"
             " FROM pipeline_run WHERE id = $1",
-            run_id,
+            unit.run_id,
             self._node_id,
-            epoch,
+            unit.epoch,
+            [start.block_run_id for start in unit.starts],
+            [start.attempt for start in unit.starts],
         )
         if row is None or not row["mine"]:
-            return "lost"
-        return "cancel" if row["cancel"] else "go"
+            return _answer(unit, "lost")
+        refused = "cancel" if row["cancel"] else "deadline"
+        return _answer(unit, "go" if row["started"] == len(unit.starts) else refused)
 
     async def _position(self) -> int:
         seq = await self._connection.fetchval(

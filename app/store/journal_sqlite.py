@@ -36,7 +36,8 @@ _CLOSE_ATTEMPT = (
     " WHERE block_run_id=? AND attempt=? AND outcome IS NULL"
 )
 _FINISH_BLOCK = (
-    "UPDATE block_run SET status=?, status_reason=?, completed_at=?, outputs=?, error=?, metrics=?, wake_at=?"
+    "UPDATE block_run SET status=?, status_reason=?, completed_at=max(?,started_at), outputs=?, error=?, metrics=?,"
+    " wake_at=?"
     " WHERE id=? AND status='running' AND attempt=?"
 )
 _SETTLE = (
@@ -53,7 +54,8 @@ _OPEN_ATTEMPT = (
     " VALUES(?,?,'block',?,?,?,?)"
 )
 _CLOSE_RUN = (
-    "UPDATE pipeline_run SET status=?, status_reason=?, completed_at=?, e_seq=?, metrics=? WHERE id=? AND status IN "
+    "UPDATE pipeline_run SET status=?, status_reason=?, completed_at=max(?,started_at), e_seq=?, metrics=?"
+    " WHERE id=? AND status IN "
     + _in(sources(RUN_TRANSITIONS, RunStatus.COMPLETED))
     + " AND NOT EXISTS(SELECT 1 FROM block_run WHERE pipeline_run_id=pipeline_run.id AND status IN "
     + _in(state for state in BlockStatus if state not in BLOCK_TERMINAL)

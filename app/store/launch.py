@@ -6,7 +6,7 @@ counted in a statement after that (a count in the locking statement overshoots u
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ from sqlalchemy import Connection, func, or_, select, update
 
 from app.models.rows import RunRow
 from app.models.states import BLOCK_TERMINAL, BlockStatus, NodeState, RunStatus
-from app.store.runs import RUN_COLUMNS, run_row
+from app.store.idempotency import Idempotency, claim
+from app.store.runs import RUN_COLUMNS, get, run_row
 from app.store.sql import ATTEMPT, BLOCK, LIMIT, NODE, RUN, VERSION, in_chunks, insert, take_seq
 
 #: Waiting runs looked at in one pass; full scopes are left out, so that they never hide others.
@@ -47,6 +48,10 @@ class NewRun:
     first: tuple[int, ...] = ()
     #: set when the run is over at birth (a limit cancelled it)
     ended: tuple[RunStatus, str] | None = None
+    #: the caller's key, taken in the same transaction
+    request: Idempotency | None = None
+    #: how many runs of its trigger are live -> how it ends at birth, if it does; asked under the trigger's lock
+    fate: Callable[[int], tuple[RunStatus, str] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +111,31 @@ def launch(
     A run whose dedupe key exists already is not made again: the existing one is answered, created=False.
     """
     keep_versions(tx, runs, now=now)
+    if claimer is not None and not _is_alive(tx, claimer.node_id):
+        claimer = None  # fenced or leaving: what it makes now is for others to start
+    judged = lock_scopes(tx, {_own_scope(run) for run in runs if run.fate})
     limited = _limited_scopes(tx, runs)
     made: list[Launched] = []
-    for run in runs:
-        claim = (
+    for asked in runs:
+        if (earlier := _asked_before(tx, asked, now=now)) is not None:
+            made.append(earlier)
+            continue
+        run = _judge(tx, asked)
+        claims = (
             claimer is not None and claimer.free > 0 and not run.ended and not (limited & set(_scopes(run)))
         )
-        made.append(_insert(tx, run, claimer if claim else None, now=now))
-    if claimer is not None and any(m.created and not m.claimed for m in made) and claimer.free > 0:
+        made.append(_insert(tx, run, claimer if claims else None, now=now))
+    wait = any(m.created and not m.claimed for m in made)
+    # Admission locks scopes in key order; after a lock of ours it would not: the next transaction does it.
+    if claimer is not None and wait and not judged and claimer.free > 0:
         admitted = {run.id: run for run in admit(tx, claimer, now=now)}
         made = [Launched(admitted.get(m.run.id, m.run), m.created, m.claimed) for m in made]
     return made
+
+
+def _is_alive(tx: Connection, node_id: str) -> bool:
+    query = select(NODE.c.id).where(NODE.c.id == node_id, NODE.c.state == NodeState.LIVE)
+    return tx.execute(query).first() is not None
 
 
 def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> None:
@@ -145,9 +164,27 @@ def _scopes(run: NewRun) -> tuple[str, ...]:
     )
 
 
+def _own_scope(run: NewRun) -> str:
+    return f"schedule:{run.values['pipeline_schedule_id']}"
+
+
+def _judge(tx: Connection, run: NewRun) -> NewRun:
+    """The run with its fate: over at birth when its trigger allows no more beside the live ones."""
+    if run.fate is None:
+        return run
+    return replace(run, ended=run.fate(running(tx, _own_scope(run), waiting=True)))
+
+
 def _limited_scopes(tx: Connection, runs: Iterable[NewRun]) -> set[str]:
     keys = sorted({scope for run in runs for scope in _scopes(run)})
     return set(tx.execute(select(LIMIT.c.scope).where(LIMIT.c.scope.in_(keys))).scalars())
+
+
+def _asked_before(tx: Connection, run: NewRun, *, now: datetime) -> Launched | None:
+    """The run that the same request has made, if this is its repetition."""
+    known = claim(tx, run.request, run.id, now=now) if run.request else None
+    found = get(tx, known.effect_id) if known else None
+    return Launched(found, created=False, claimed=False) if found else None
 
 
 def _insert(tx: Connection, run: NewRun, claimer: Claimer | None, *, now: datetime) -> Launched:
@@ -155,7 +192,7 @@ def _insert(tx: Connection, run: NewRun, claimer: Claimer | None, *, now: dateti
     row = tx.execute(
         insert(tx, RUN)
         .values(id=run.id, created_at=now, **{**_DEFAULTS, **run.values, **state})
-        .on_conflict_do_nothing()
+        .on_conflict_do_nothing(index_elements=[RUN.c.dedupe_scope, RUN.c.dedupe_key])
         .returning(*RUN_COLUMNS)
     ).first()
     if row is None:

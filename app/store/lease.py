@@ -39,8 +39,17 @@ class Lease:
     def start(self) -> None:
         """Begin; the lease that :func:`app.store.nodes.register` gave counts as the first renewal."""
         self._alive_at = self._renewed_at = clock.monotonic()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
+
+    def _keep(self) -> None:
+        """Whatever ends the renewing, other than :meth:`stop`, is the end of the lease."""
+        why = "its keeper ended"
+        try:
+            why = asyncio.run(self._run())
+        finally:
+            if not self._stop.is_set():
+                self._lost(why)
 
     def mark_alive(self) -> None:
         """Tell that the main loop turns; call it at least every quarter of the lease."""
@@ -52,28 +61,32 @@ class Lease:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 10)
 
-    async def _run(self) -> None:
+    async def _run(self) -> str:
+        """Renew until stopped; returns why the lease is over."""
         connection: Any = None
-        while not await asyncio.to_thread(self._stop.wait, self._every_s):
+        while not await asyncio.to_thread(self._stop.wait, min(self._every_s, self._left_s())):
             if clock.monotonic() - self._alive_at < self._lease_s * FENCE_SHARE:
                 connection = await self._renew(connection)
-            if connection is False or clock.monotonic() - self._renewed_at > self._lease_s * FENCE_SHARE:
-                self._lost(
-                    "fenced by another node" if connection is False else "the lease could not be renewed"
-                )
-                return
+            if connection is False:
+                return "fenced by another node"
+            if self._left_s() <= 0:
+                return "the lease could not be renewed"
         if connection:
             with suppress(*_BROKEN):
                 await connection.close(timeout=2)
+        return "stopped"
+
+    def _left_s(self) -> float:
+        """Seconds until this node must be gone, however long the database takes to answer."""
+        return max(0.0, self._renewed_at + self._lease_s * FENCE_SHARE - clock.monotonic())
 
     async def _renew(self, connection: Any) -> Any:
         """One renewal; the connection to go on with, None when it broke, False when the node is fenced."""
         sent, sent_at = clock.monotonic(), clock.host_now()
         try:
-            connection = connection or await connect_raw(self._url)
-            database_now = await connection.fetchval(
-                _RENEW, self._node_id, self._lease_s, timeout=self._every_s
-            )
+            async with asyncio.timeout(min(self._every_s, self._left_s())):
+                connection = connection or await connect_raw(self._url)
+                database_now = await connection.fetchval(_RENEW, self._node_id, self._lease_s)
         except _BROKEN as error:
             log.warning("lease: not renewed: %s", error or type(error).__name__)
             if connection:

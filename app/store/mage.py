@@ -98,13 +98,14 @@ def _open(url: str) -> tuple[Database, str | None]:
         parts = make_url(url)
     except (ArgumentError, ValueError):
         raise InvalidInput(
-            "Mage's database URL is not one", hint="sqlite:///path/mage-ai.db or postgresql://user@host/database"
+            "The URL of Mage's database is no URL.",
+            hint="It is like sqlite:///path/mage-ai.db or postgresql://user@host/database.",
         ) from None
     if parts.get_backend_name() != "sqlite":
         return _open_server(parts)
     file = Path(parts.database or "")
     if not file.is_file():
-        raise NotFound(f"there is no database file '{file}'", hint="Mage's is called mage-ai.db as a rule")
+        raise NotFound(f"There is no database file '{file}'.", hint="Mage's is called mage-ai.db as a rule.")
     read_only = f"sqlite:///file:{quote(str(file.resolve()))}?mode=ro&uri=true"
     return open_database(read_only, exclusive=False), None
 
@@ -112,7 +113,7 @@ def _open(url: str) -> tuple[Database, str | None]:
 def _open_server(parts: URL) -> tuple[Database, str | None]:
     """Mage's driver is psycopg2: what its URLs tell that driver is said in asyncpg's words."""
     given = {key: value if isinstance(value, str) else value[-1] for key, value in parts.query.items()}
-    kept = {key: given[key] for key in ("host", "port") if key in given}
+    kept: dict[str, str] = {key: value for key, value in given.items() if key in ("host", "port")}
     if "sslmode" in given:
         kept["ssl"] = given["sslmode"]
     _, found, path = given.get("options", "").replace(" ", "").partition("search_path=")
@@ -127,16 +128,18 @@ def read(tx: Connection, *, schema: str | None = None) -> MageRows:
     look = _Look(tx, schema)
     columns = look.columns("pipeline_schedule")
     if "token_hash" in columns:
-        raise InvalidInput("this is a database of Runwright, not of Mage")
+        raise InvalidInput("This is a database of Runwright, not of Mage.")
     if not columns >= _NEEDED:
         raise InvalidInput(
-            "this is no database of Mage: it has no table pipeline_schedule as Mage makes it",
-            hint="Mage's own is MAGE_DATABASE_CONNECTION_URL, by default mage-ai.db in its data folder",
+            "This is no database of Mage: it has no table pipeline_schedule as Mage makes it.",
+            hint="Mage's is in its MAGE_DATABASE_CONNECTION_URL, else mage-ai.db in its data folder.",
         )
     tags, ran, backfills = _tags(look), _have_run(look), _backfills(look)
     names = [*_NEEDED, *(name for name in _LATER if name in columns)]
     triggers = tuple(
-        _trigger(row, tags=tags.get(row["id"], ()), has_run=row["id"] in ran, backfill=backfills.get(row["id"]))
+        _trigger(
+            row, tags=tags.get(row["id"], ()), has_run=row["id"] in ran, backfill=backfills.get(row["id"])
+        )
         for row in look.rows("pipeline_schedule", names)
     )
     last_id = max((trigger.id for trigger in triggers), default=0)
@@ -159,7 +162,7 @@ class _Look:
         """Some columns of all rows, in the order of the id or else of the first of them."""
         source = table(name, *(column(n) for n in names), schema=self._schema)
         query: Select[Any] = select(*source.c).order_by(source.c["id" if "id" in names else names[0]])
-        yield from self._tx.execute(query).mappings().all()
+        yield from (row._asdict() for row in self._tx.execute(query).all())
 
     def has_run(self, trigger_id: int) -> bool:
         """Whether a trigger ever had a run."""
@@ -170,7 +173,11 @@ class _Look:
 
 def _trigger(row: Mapping[str, Any], **more: Any) -> MageTrigger:
     faults: list[str] = []
-    values: dict[str, Any] = {"name": "", "pipeline_uuid": "", **{k: v for k, v in row.items() if v is not None}}
+    values: dict[str, Any] = {
+        "name": "",
+        "pipeline_uuid": "",
+        **{k: v for k, v in row.items() if v is not None},
+    }
     values["schedule_type"] = _enum(row["schedule_type"])
     values["status"] = _enum(row["status"]) or "inactive"
     for name in ("variables", "settings"):

@@ -40,8 +40,8 @@ def check(tx: Connection) -> bool:
         return True
     if version is not None and version > HEAD:
         raise StartRefused(
-            f"the database has schema {version}, this program knows {HEAD}",
-            hint="start the newer Runwright that upgraded it",
+            f"The database has schema {version}, this program knows {HEAD}.",
+            hint="Start the newer Runwright that upgraded it.",
         )
     return False
 
@@ -72,9 +72,11 @@ def _sync_engine(url: str) -> Engine:
 async def _upgrade_postgres(url: str) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 
+    from app.store.postgres import first_connection
+
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     try:
-        async with engine.begin() as connection:
+        async with first_connection(engine) as connection, connection.begin():
             await connection.run_sync(_locked_upgrade)
     finally:
         await engine.dispose()

@@ -113,6 +113,7 @@ def bind_project(tx: Connection, project_uuid: str) -> None:
     bound = tx.execute(select(META.c.value).where(META.c.key == "project_uuid")).scalar_one()
     if bound != project_uuid:
         raise StartRefused(
-            "this database belongs to another project",
-            hint="one service, one database, one project folder: give this project a database of its own",
+            f"This database belongs to the project '{bound}'; this one is '{project_uuid}'.",
+            hint="Give each project a database of its own. Is it the same one with a new name? Then give it back the "
+            f"old: project_uuid: {bound} in its metadata.yaml.",
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
 
 from app.models.rows import RunRow
 from app.models.states import (
@@ -45,9 +45,15 @@ def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow
         tx.execute(
             update(RUN)
             .where(RUN.c.id == run_id, RUN.c.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=now)
+            .values(cancel_requested_at=max(now, _last_start(tx, run_id) or now))
         )
     return run_row(tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == run_id)).one())
+
+
+def _last_start(tx: Connection, run_id: int) -> datetime | None:
+    """When an attempt of a run last started: perhaps after the caller looked at the clock, while it waited for us."""
+    query = select(func.max(ATTEMPT.c.started_at)).join(BLOCK, BLOCK.c.id == ATTEMPT.c.block_run_id)
+    return tx.execute(query.where(BLOCK.c.pipeline_run_id == run_id)).scalar()
 
 
 def children(tx: Connection, run_id: int) -> list[int]:
@@ -76,6 +82,8 @@ class TakenOver:
     run_id: int
     epoch: int
     recoveries: int
+    #: how often that block of it was lost which was lost most, of those that are not over
+    lost: int = 0
 
 
 def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[TakenOver]:
@@ -97,24 +105,66 @@ def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list
         .values(owner=node_id, epoch=RUN.c.epoch + 1, recoveries=RUN.c.recoveries + 1)
         .returning(RUN.c.id, RUN.c.epoch, RUN.c.recoveries)
     )
-    found = sorted((TakenOver(row.id, row.epoch, row.recoveries) for row in moved), key=lambda t: t.run_id)
+    rows = sorted(moved.all(), key=lambda row: int(row.id))
     _lose_open_attempts(tx, ids, now=now)
-    return found
+    lost = _losses(tx, ids)
+    return [TakenOver(row.id, row.epoch, row.recoveries, lost.get(row.id, 0)) for row in rows]
+
+
+def _losses(tx: Connection, run_ids: list[int]) -> dict[int, int]:
+    query = (
+        select(BLOCK.c.pipeline_run_id, func.count().label("times"))
+        .join(ATTEMPT, ATTEMPT.c.block_run_id == BLOCK.c.id)
+        .where(
+            BLOCK.c.pipeline_run_id.in_(run_ids),
+            BLOCK.c.completed_at.is_(None),
+            ATTEMPT.c.outcome == Outcome.LOST,
+        )
+        .group_by(BLOCK.c.pipeline_run_id, BLOCK.c.id)
+        .order_by(text("times"))
+    )
+    return {row.pipeline_run_id: row.times for row in tx.execute(query)}  # the worst of a run comes last
+
+
+def retake(tx: Connection, run_id: int, node_id: str, epoch: int, *, now: datetime) -> bool:
+    """Begin anew with an own run that nobody drives, as after a takeover; False when it is not ours at that epoch."""
+    mine = _mine(run_id, node_id, epoch)
+    if tx.execute(select(RUN.c.id).where(*mine).with_for_update(key_share=True)).first() is None:
+        return False
+    tx.execute(update(RUN).where(*mine).values(epoch=epoch + 1))
+    _lose_open_attempts(tx, [run_id], now=now)
+    return True
+
+
+def _mine(run_id: int, node_id: str, epoch: int) -> tuple[ColumnElement[bool], ...]:
+    """That a run is a node's at an epoch, and that the node may still change it."""
+    return (
+        RUN.c.id == run_id,
+        RUN.c.owner == node_id,
+        RUN.c.epoch == epoch,
+        RUN.c.status == RunStatus.RUNNING,
+        select(NODE.c.id)
+        .where(NODE.c.id == node_id, NODE.c.state.in_([NodeState.LIVE, NodeState.DRAINING]))
+        .exists(),
+    )
 
 
 def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) -> None:
     of_runs = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id.in_(run_ids))
     still_open = (
-        select(ATTEMPT.c.block_run_id, ATTEMPT.c.attempt)
+        select(ATTEMPT.c.block_run_id, ATTEMPT.c.attempt, BLOCK.c.wake_at)
+        .join(BLOCK, BLOCK.c.id == ATTEMPT.c.block_run_id)
         .where(ATTEMPT.c.block_run_id.in_(of_runs), ATTEMPT.c.ended_at.is_(None))
         .order_by(ATTEMPT.c.block_run_id)
     )
     lost = tx.execute(still_open).all()
-    for (block_run_id, attempt), seq in zip(lost, take_seq(tx, len(lost)), strict=True):
+    for (block_run_id, attempt, wake_at), seq in zip(lost, take_seq(tx, len(lost)), strict=True):
+        # A sensor between two pokes ran nothing: it lost nothing, however often its node is replaced.
+        outcome = Outcome.CANCELLED if wake_at is not None and wake_at > now else Outcome.LOST
         tx.execute(
             update(ATTEMPT)
             .where(ATTEMPT.c.block_run_id == block_run_id, ATTEMPT.c.attempt == attempt)
-            .values(ended_at=now, e_seq=seq, outcome=Outcome.LOST)
+            .values(ended_at=now, e_seq=seq, outcome=outcome)
         )
     tx.execute(
         update(BLOCK)
@@ -164,12 +214,7 @@ def prune(tx: Connection, pipeline_uuid: str, *, keep: int, limit: int = 100) ->
 
 def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str, now: datetime) -> bool:
     """End a run that its owner cannot go on with, whatever its blocks are doing; False when it is not the owner's."""
-    mine = (
-        RUN.c.id == run_id,
-        RUN.c.owner == node_id,
-        RUN.c.epoch == epoch,
-        RUN.c.status == RunStatus.RUNNING,
-    )
+    mine = _mine(run_id, node_id, epoch)
     if tx.execute(select(RUN.c.id).where(*mine).with_for_update(key_share=True)).first() is None:
         return False
     _lose_open_attempts(tx, [run_id], now=now)

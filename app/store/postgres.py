@@ -7,7 +7,8 @@ has no effect outside it. A lost connection is not: whether its COMMIT arrived i
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Concatenate
 
 import asyncpg
@@ -15,7 +16,7 @@ import orjson
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import StoreUnavailable
 from app.store.db import P, T, bound, dumps
@@ -27,7 +28,10 @@ POOL_TIMEOUT_S = 2.0
 TRIES = 5
 #: serialization_failure, deadlock_detected
 _RETRY = frozenset({"40001", "40P01"})
-_AWAY = (ConnectionError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncio.TimeoutError)
+#: Errors of a server that cannot serve now, by the beginning of their code: connection lost, out of resources,
+#: shutting down or starting up, system error; a lock or an answer that took too long; a standby after a failover.
+_UNWELL = ("08", "53", "57", "58", "55P03", "25006")
+_AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncio.TimeoutError)
 SERVER_SETTINGS = {
     "application_name": "runwright",
     "statement_timeout": "10000",
@@ -58,7 +62,8 @@ class PostgresDatabase:
             pool_pre_ping=False,  # a dead connection is found by use; a ping would cost every transaction
             connect_args={"server_settings": SERVER_SETTINGS, "timeout": 10, "command_timeout": 15},
         )
-        await self.read(lambda tx: tx.exec_driver_sql("SELECT 1").scalar())
+        async with first_connection(self._engine):
+            pass
 
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -69,8 +74,10 @@ class PostgresDatabase:
             try:
                 return await self._transaction(call, readonly=False)
             except DBAPIError as error:
-                if not tries_left or sqlstate(error) not in _RETRY:
+                if sqlstate(error) not in _RETRY:
                     raise
+                if not tries_left:
+                    raise away(error) from error
                 await asyncio.sleep(random.uniform(0, 0.05))  # apart from the transaction it met
         raise AssertionError("unreachable")
 
@@ -88,8 +95,11 @@ class PostgresDatabase:
                     return await connection.run_sync(call)
         except (PoolTimeout, InterfaceError, *_AWAY) as error:
             raise away(error) from error
+        except asyncpg.PostgresError as error:  # of the connecting, which SQLAlchemy passes on as it is
+            raise away(error) from error
         except DBAPIError as error:
-            if error.connection_invalidated or (isinstance(error, OperationalError) and not sqlstate(error)):
+            silent = isinstance(error, OperationalError) and not sqlstate(error)
+            if error.connection_invalidated or silent or is_unwell(sqlstate(error)):
                 raise away(error) from error
             raise
 
@@ -100,9 +110,32 @@ class PostgresDatabase:
             self._engine = None
 
 
+@asynccontextmanager
+async def first_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Connect for the first time. Raises StoreUnavailable with address and cause, be it away or not for us."""
+    try:
+        connection = await engine.connect()
+    except (OSError, DBAPIError, *_AWAY) as error:
+        cause = str(getattr(error, "orig", None) or error) or type(error).__name__
+        address = engine.url.set(drivername="postgresql").render_as_string()
+        raise StoreUnavailable(
+            f"The database {address} cannot be used: {cause}.",
+            hint="Does it run there, and are name and password right?",
+        ) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 def sqlstate(error: DBAPIError) -> str | None:
     """The server's error code behind a SQLAlchemy error, if the server answered."""
     return getattr(error.orig, "sqlstate", None)
+
+
+def is_unwell(code: str | None) -> bool:
+    """Whether an error code tells of the server's state, not of what was asked."""
+    return code is not None and code.startswith(_UNWELL)
 
 
 def away(error: BaseException) -> StoreUnavailable:
@@ -118,5 +151,5 @@ async def connect_raw(url: str, **server_settings: str) -> Any:
         return await asyncpg.connect(
             url, timeout=10, command_timeout=15, server_settings={**SERVER_SETTINGS, **server_settings}
         )
-    except (*_AWAY, OSError, asyncpg.PostgresError) as error:
+    except (*_AWAY, asyncpg.PostgresError) as error:
         raise away(error) from error

@@ -172,3 +172,8 @@ def newest_between(tx: Connection, pipeline_uuid: str, since: datetime, until: d
     )
     row = tx.execute(query.order_by(RUN.c.execution_date.desc(), RUN.c.id.desc()).limit(1)).first()
     return run_row(row) if row else None
+
+
+def retry_root(tx: Connection, run_id: int) -> int | None:
+    """The first run of a chain of retries; None for a run that is no retry."""
+    return tx.execute(select(RUN.c.retry_root).where(RUN.c.id == run_id)).scalar()

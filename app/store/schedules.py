@@ -42,6 +42,38 @@ def get(tx: Connection, schedule_id: int) -> ScheduleRow | None:
     return schedule_row(row) if row else None
 
 
+def lock(tx: Connection, schedule_id: int) -> ScheduleRow | None:
+    """The same, and nobody else changes it or moves it on before this transaction ends."""
+    query = select(*_COLUMNS).where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))
+    row = tx.execute(query.with_for_update()).first()
+    return schedule_row(row) if row else None
+
+
+def exists(tx: Connection, schedule_id: int) -> bool:
+    """Whether there is or ever was such a trigger: the history of a deleted one stays readable."""
+    return tx.execute(select(1).where(SCHEDULE.c.id == schedule_id)).first() is not None
+
+
+def named(tx: Connection, pipeline_uuid: str, name: str) -> int | None:
+    """The id of the trigger of that name."""
+    query = select(SCHEDULE.c.id).where(
+        SCHEDULE.c.pipeline_uuid == pipeline_uuid, SCHEDULE.c.name == name, SCHEDULE.c.deleted_at.is_(None)
+    )
+    return tx.execute(query).scalar()
+
+
+def with_token_hash(tx: Connection, schedule_id: int) -> tuple[ScheduleRow, str | None] | None:
+    """A trigger with the hash of its token, which its row never shows."""
+    query = select(*_COLUMNS, SCHEDULE.c.token_hash)
+    row = tx.execute(query.where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))).first()
+    return (schedule_row(row[:-1]), row[-1]) if row else None
+
+
+def set_token_hash(tx: Connection, schedule_id: int, token_hash: str) -> None:
+    """Make another token the valid one. The trigger means the same as before: its revision stays."""
+    tx.execute(update(SCHEDULE).where(SCHEDULE.c.id == schedule_id).values(token_hash=token_hash))
+
+
 def page(
     tx: Connection,
     *,
@@ -50,6 +82,7 @@ def page(
     pipeline_uuid: Sequence[str] | None = None,
     status: Sequence[str] | None = None,
     schedule_type: Sequence[str] | None = None,
+    name: Sequence[str] | None = None,
 ) -> list[ScheduleRow]:
     """Triggers in the order of their ids; `after_id` continues a page."""
     query: Select[Any] = select(*_COLUMNS).where(SCHEDULE.c.deleted_at.is_(None))
@@ -60,6 +93,7 @@ def page(
         (SCHEDULE.c.pipeline_uuid, pipeline_uuid),
         (SCHEDULE.c.status, status),
         (SCHEDULE.c.schedule_type, schedule_type),
+        (SCHEDULE.c.name, name),
     )
     for column, wanted in filters:
         if wanted:
@@ -67,11 +101,9 @@ def page(
     return [schedule_row(row) for row in tx.execute(query)]
 
 
-def from_files(tx: Connection) -> list[tuple[ScheduleRow, str | None]]:
-    """Every trigger that a file manages, with the digest of the entry it was last made from."""
-    query = select(*_COLUMNS, SCHEDULE.c.digest).where(
-        SCHEDULE.c.managed_by == "file", SCHEDULE.c.deleted_at.is_(None)
-    )
+def with_digests(tx: Connection) -> list[tuple[ScheduleRow, str | None]]:
+    """Every trigger, with the digest of the entry of a file that it was last made from."""
+    query = select(*_COLUMNS, SCHEDULE.c.digest).where(SCHEDULE.c.deleted_at.is_(None))
     return [(schedule_row(row[:-1]), row[-1]) for row in tx.execute(query.order_by(SCHEDULE.c.id))]
 
 
@@ -234,15 +266,19 @@ def slots(tx: Connection, schedule_id: int, *, limit: int, before: datetime | No
     ]
 
 
-def slot_exists(tx: Connection, schedule_id: int) -> bool:
-    """Whether anything was ever decided for a trigger."""
-    return (
-        tx.execute(select(1).where(SLOT.c.pipeline_schedule_id == schedule_id).limit(1)).first() is not None
-    )
+def last_decided(tx: Connection, schedule_id: int) -> datetime | None:
+    """The latest slot that has its row; None when nothing was ever decided for a trigger."""
+    query = select(func.coalesce(SLOT.c.until, SLOT.c.execution_date, type_=SLOT.c.until.type))
+    query = query.where(SLOT.c.pipeline_schedule_id == schedule_id)
+    return tx.execute(query.order_by(SLOT.c.execution_date.desc()).limit(1)).scalar()
 
 
 def last_run_end(tx: Connection, schedule_id: int) -> tuple[bool, datetime | None]:
-    """Of the newest run of a trigger: whether it is still live, and when it ended."""
-    query = select(RUN.c.completed_at).where(RUN.c.pipeline_schedule_id == schedule_id)
-    row = tx.execute(query.order_by(RUN.c.id.desc()).limit(1)).first()
+    """Of the run of a trigger's newest slot that has one: whether it is still live, and when it ended.
+
+    By the ledger, since ids tell nothing of time: each node gives them out from a block of its own.
+    """
+    query = select(RUN.c.completed_at).join(SLOT, SLOT.c.pipeline_run_id == RUN.c.id)
+    query = query.where(SLOT.c.pipeline_schedule_id == schedule_id)
+    row = tx.execute(query.order_by(SLOT.c.execution_date.desc()).limit(1)).first()
     return (row is not None and row.completed_at is None, row.completed_at if row else None)

@@ -136,12 +136,14 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Let the writer finish its queue, then let go of the file."""
-        if self._writer is not None:
+        # From here on nobody gets in: behind the end of the queue a write would wait for ever.
+        writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
+        if writer is not None:
             self._queue.put(None)
-            await asyncio.to_thread(self._writer.join)
-            self._writer = None
-        if self._readers is not None:
-            self._readers.shutdown()
+            await asyncio.to_thread(writer.join)
+        if readers is not None:
+            await asyncio.to_thread(readers.shutdown)
         for engine in (self._read_engine, self._write_engine):
             if engine is not None:
                 engine.dispose()
@@ -205,10 +207,15 @@ def _run_one(tx: Connection, raw: sqlite3.Connection, unit: _Unit) -> None:
     try:
         unit.result = unit.fn(tx)
     except Exception as error:  # handed to the caller whose unit it is; the writer must live on
-        unit.error = unavailable(error) if isinstance(error, OperationalError) else error
+        unit.error = unavailable(error) if _is_away(error) else error
         raw.execute("ROLLBACK TO unit")
     finally:
         raw.execute("RELEASE unit")
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the file cannot be read or written now, be it told by SQLAlchemy or (the journal) by the driver."""
+    return isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
 def _resolve(units: list[_Unit]) -> None:
@@ -238,8 +245,8 @@ def take_lock(path: Path) -> IO[bytes]:
         holder = lock.read().decode(errors="replace").strip() or "unknown"
         lock.close()
         raise StartRefused(
-            f"another service (pid {holder}) already serves {path.name} in this folder",
-            hint="stop it first; for several services at once use Postgres (--database-url postgresql://…)",
+            f"Another service (pid {holder}) already serves {path}.",
+            hint="Stop it first. For several services at once use Postgres (--database-url postgresql://…).",
         ) from error
     lock.truncate(0)
     lock.write(str(os.getpid()).encode())

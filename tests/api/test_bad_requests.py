@@ -87,7 +87,7 @@ CASES = {
     "wait too long": Case(422, "invalid_input", headers={"prefer": "wait=61"}, pointer="Prefer"),
     "wait no number": Case(422, "invalid_input", headers={"prefer": "wait=soon"}, pointer="Prefer"),
     "idempotency key": Case(
-        422, "invalid_input", headers={"idempotency-key": "a"}, pointer="Idempotency-Key"
+        422, "invalid_input", headers={"idempotency-key": "a b"}, pointer="Idempotency-Key"
     ),
     "query on a POST": Case(422, "invalid_input", path=RUNS + "?variables=1", pointer="variables"),
     "body for a cancel": Case(
@@ -169,7 +169,7 @@ async def test_an_error_of_ours_says_nothing_about_the_inside(
     app = app_on(make_project(tmp_path))
     async with serving(app) as client:
 
-        async def broken(*_: Any) -> None:
+        async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("SELECT secret FROM /etc/passwd")
 
         monkeypatch.setattr(app.state.engine, "launch", broken)
@@ -194,7 +194,7 @@ async def test_with_an_admin_key_only_the_public_routes_are_open(tmp_path: Path)
             (method.upper(), path.replace("{uuid}", "hello").replace("_id}", "_id}"))
             for path, methods in paths.items()
             for method in methods
-            if path not in OPEN
+            if path not in OPEN and path.startswith("/api/v1/")
         ]
         assert len(closed) >= 10
         for method, template in closed:

@@ -32,14 +32,18 @@ def test_the_version_is_shown(invoke: Invoke) -> None:
 
 
 def test_validate_names_file_and_line_of_every_fault(invoke: Invoke, project: Path) -> None:
+    (project / "custom/explode.py").write_text("def explode(:\n")
     code, out, _ = invoke("validate", project, "-o", "json")
-    errors = {row["subject"]: row["finding"] for row in json.loads(out) if row["level"] == "error"}
+    errors = [(row["file"], row["line"]) for row in json.loads(out) if row["level"] == "error"]
     assert code == 1
-    assert set(errors) == {"invalid", "hello/unreadable"}
-    assert errors["invalid"].startswith("pipelines/invalid/metadata.yaml:")
-    assert errors["hello/unreadable"].startswith("pipelines/hello/triggers.yaml:")
+    assert errors == [
+        ("pipelines/invalid/metadata.yaml", 4),
+        ("custom/explode.py", 1),
+        ("pipelines/hello/triggers.yaml", 9),
+    ]
     code, out, _ = invoke("validate", project)
     assert code == 1 and "LEVEL" in out.splitlines()[0]
+    assert "custom/explode.py:1: not valid Python" in out
 
 
 def test_validate_is_content_with_a_good_project(invoke: Invoke, project: Path) -> None:
@@ -53,6 +57,16 @@ def test_validate_reports_a_project_file_that_cannot_be_read(invoke: Invoke, pro
     (project / "metadata.yaml").write_text("name: [\n")
     code, out, _ = invoke("validate", project)
     assert code == 1 and "metadata.yaml:" in out
+
+
+@pytest.mark.parametrize("command", [["validate"], ["doctor"], ["run", "hello"], ["start"]])
+def test_a_folder_that_is_no_project_is_left_alone(
+    invoke: Invoke, tmp_path: Path, command: list[str]
+) -> None:
+    name, *rest = command
+    code, _, errors = invoke(name, tmp_path, *rest)
+    assert code == 3 and "is no project" in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_finds_everything_in_order(invoke: Invoke, project: Path) -> None:

@@ -144,6 +144,9 @@ BAD = {
     "variables": ("variables: 5", "variables must be a mapping, not 5"),
     "sla": ("sla: -5", "sla must be a number of at least 0"),
     "tags": ("tags: [{a: 1}]", "tags must be a list of texts"),
+    "NUL": ('variables: {a: ["b\\0"]}', "text with a NUL or half a surrogate pair cannot be stored"),
+    "huge integer": ("sla: 99999999999999999999", "the integer '99999999999999999999' does not fit"),
+    "not finite": ("variables: {a: .inf}", "'.inf' is not a finite number"),
 }
 
 
@@ -176,15 +179,20 @@ def test_an_entry_without_a_name_of_its_own_is_an_error_of_the_file(project) -> 
         - {name: " a ", schedule_type: api}
         - {name: "--", schedule_type: api}
         - {name: b, schedule_type: api, envs: prod}
+        - 17
+        - {name: "c\\0", schedule_type: api}
         """
     )
     catalogue = project.catalogue()
     assert [trigger.name for trigger in catalogue.triggers()] == ["a"]
+    assert catalogue.entries()[0].trigger_errors == catalogue.trigger_errors()
     assert [str(error) for error in catalogue.trigger_errors()] == [
+        f"{FILE}:7: each entry of triggers must be a mapping, not 17",
         f"{FILE}:3: a trigger needs a name with a letter or digit in it",
         f"{FILE}:4: the trigger name 'a' is already on line 2",
         f"{FILE}:5: a trigger needs a name with a letter or digit in it",
         f"{FILE}:6: envs must be a list, not the text 'prod'",
+        f"{FILE}:8: text with a NUL or half a surrogate pair cannot be stored",
     ]
 
 
@@ -212,7 +220,9 @@ def test_only_the_entries_of_this_environment_exist(project) -> None:
         ("triggers: [\n", ":2: not valid YAML"),
         ("- a\n", ":1: must be a mapping"),
         ("triggers: {a: 1}\n", ":1: triggers must be a list, not a mapping"),
-        ("triggers:\n- a\n", ":2: each entry of triggers must be a mapping"),
+        ("triggers: {a: 1, b: 99999999999999999999}\n", ":1: the integer"),
+        ("triggers:\n- {name: a, sla: &a 99999999999999999999}\n- {name: b, sla: *a}\n", ":2: the integer"),
+        ("triggers:\n- {name: a, variables: &a {b: .nan}}\n- {name: b, variables: *a}\n", ":2: '.nan'"),
         ("triggers:\n- name: a\n  name: b\n", ":3: the key 'name' is already on line 2"),
     ],
 )

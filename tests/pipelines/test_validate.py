@@ -5,15 +5,14 @@ import importlib
 import pkgutil
 
 import app.pipelines
-from app.pipelines.validate import validate_project
-from app.scheduler.timetable import parse
+from app.pipelines.validate import findings
 
 
 def test_a_clean_project_has_no_findings(project) -> None:
     project.blocks("a")
     project.pipeline("blocks: [{uuid: a, type: custom}]\n")
     project.triggers("triggers:\n- {name: t, schedule_type: time, schedule_interval: '@daily'}\n")
-    assert validate_project(project.root, {}, parse) == []
+    assert findings(project.catalogue()) == []
 
 
 def test_everything_that_is_wrong_is_found_at_once(project) -> None:
@@ -23,10 +22,7 @@ def test_everything_that_is_wrong_is_found_at_once(project) -> None:
     project.pipeline("blocks:\n- {uuid: a, type: custom, executor_type: k8s}\n- {uuid: odd, type: custom}\n")
     project.triggers("triggers:\n- {name: t, schedule_type: time, schedule_interval: nonsense}\n- {}\n")
     project.pipeline("type: streaming\n", "flow")
-    found = [
-        (finding.level, str(finding).partition(": ")[0])
-        for finding in validate_project(project.root, {}, parse)
-    ]
+    found = [(finding.level, str(finding).partition(": ")[0]) for finding in findings(project.catalogue())]
     assert found == [
         ("error", "pipelines/flow/metadata.yaml:1"),
         ("error", "pipelines/etl/triggers.yaml:3"),
@@ -41,7 +37,7 @@ def test_a_broken_project_file_is_one_finding(project) -> None:
     project.write("metadata.yaml", "a: [\n")
     project.pipeline("blocks: []\n")
     project.triggers("triggers:\n- {name: t, schedule_type: api}\n")
-    (finding,) = validate_project(project.root)
+    (finding,) = findings(project.catalogue())
     assert (finding.level, finding.file, finding.line) == ("error", "metadata.yaml", 2)
 
 

@@ -58,6 +58,17 @@ async def test_ids_never_repeat(bench: Bench) -> None:
     assert len(given) == len(set(given))
 
 
+async def test_unused_ids_are_given_out_again_unless_others_came_after(bench: Bench) -> None:
+    one = Ids(bench.db, "thing", 10)
+    assert await one.take(3) == range(1, 4)
+    await one.close()
+    again, late = Ids(bench.db, "thing", 10), Ids(bench.db, "thing", 10)
+    assert await again.take(2) == range(4, 6)
+    assert await late.take(1) == range(14, 15)
+    await again.close()
+    assert await Ids(bench.db, "thing", 10).take(1) == range(24, 25)
+
+
 async def test_sequence_numbers_only_grow(bench: Bench) -> None:
     first = await bench.db.write(take_seq, 3)
     second = await bench.db.write(take_seq, 2)

@@ -23,6 +23,8 @@ INLINE_LIMIT = 64 * 1024
 SPREAD_ABOVE = 64
 _DEPTH = 64
 _NAMES_SHOWN = 50
+_ROWS_SHOWN = 5
+_CELL_SHOWN = 80
 
 
 class _Inexact(Exception):
@@ -284,4 +286,18 @@ def _shape(value: Any) -> dict[str, Any]:
     if _frame_library(value) is None:
         return {}
     names = [faults.safe(str(name)) for name in list(value.columns)[:_NAMES_SHOWN]]
-    return {"rows": int(value.shape[0]), "columns": int(value.shape[1]), "column_names": names}
+    types = [str(kind) for kind in list(value.dtypes)[:_NAMES_SHOWN]]
+    return {
+        "rows": int(value.shape[0]),
+        "columns": int(value.shape[1]),
+        "column_names": names,
+        "column_types": types,
+        "head": _head(value, len(names)),
+    }
+
+
+def _head(frame: Any, width: int) -> list[list[str]]:
+    """The first rows as short texts: a frame is never opened again only to be looked at."""
+    first = frame.head(_ROWS_SHOWN)
+    rows = first.rows() if _frame_library(frame) == "polars" else first.itertuples(index=False, name=None)
+    return [[faults.safe(str(cell))[:_CELL_SHOWN] for cell in row[:width]] for row in rows]
