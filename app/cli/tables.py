@@ -1,7 +1,8 @@
-"""Lists on a terminal or for a program."""
+"""Lists and single things, on a terminal or for a program."""
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import typer
 
@@ -9,14 +10,48 @@ import typer
 def show(rows: Sequence[Mapping[str, object]], output: str, *, empty: str = "nothing") -> None:
     """Write rows as aligned columns or as one JSON list."""
     if output == "json":
-        typer.echo(json.dumps(rows, indent=2, default=str))
+        _json(rows)
     elif not rows:
         typer.echo(empty)
     else:
         names = list(rows[0])
-        cells = [[str("" if row[name] is None else row[name]) for name in names] for row in rows]
+        cells = [[cell(row[name]) for name in names] for row in rows]
         widths = [max(map(len, column)) for column in zip(*cells, [*names], strict=True)]
         for line in [[name.upper() for name in names], *cells]:
             typer.echo(
-                "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
             )
+
+
+def show_one(thing: Mapping[str, object], output: str) -> None:
+    """Write one thing as `name: value` lines, what is empty left out, or as one JSON object."""
+    if output == "json":
+        _json(thing)
+        return
+    told = {name: text for name, value in thing.items() if (text := cell(value))}
+    width = max(map(len, told), default=0) + 1
+    for name, text in told.items():
+        typer.echo(f"{name + ':':<{width}} {text}")
+
+
+def cell(value: object) -> str:
+    """A value as one cell.
+
+    >>> cell(None), cell([]), cell({"a": 1}), cell(["x", "y"]), cell(datetime(2026, 1, 31, 8, tzinfo=UTC))
+    ('', '', '{"a": 1}', 'x, y', '2026-01-31 08:00:00Z')
+    """
+    match value:
+        case None | () | []:
+            return ""
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+        case dict():
+            return json.dumps(value, default=str)
+        case list() | tuple():
+            return ", ".join(map(cell, value))
+        case _:
+            return str(value)
+
+
+def _json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))

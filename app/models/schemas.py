@@ -120,7 +120,7 @@ class RunEvent(_Out):
 
     id: int
     type: Literal["run_created", "run_started", "block_started", "block_ended", "run_ended"]
-    at: Time
+    at: datetime
     block_uuid: str | None = None
     attempt: int | None = None
     status: str | None = Field(default=None, description="outcome of the attempt, or status of the run")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import invoke  # noqa: F401 - a fixture of this folder too
 from tests.conftest import BACKENDS
 from tests.mage.database import Mage
 

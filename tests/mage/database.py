@@ -97,7 +97,9 @@ class Mage:
         """A tag on triggers."""
         self.insert("tag", id=id, name=name)
         for trigger_id in trigger_ids:
-            self.insert("tag_association", tag_id=id, taggable_id=trigger_id, taggable_type="PipelineSchedule")
+            self.insert(
+                "tag_association", tag_id=id, taggable_id=trigger_id, taggable_type="PipelineSchedule"
+            )
 
     def matcher(self, id: int, name: str, pattern: Any, *trigger_ids: int) -> None:
         """An event matcher of triggers."""

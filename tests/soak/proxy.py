@@ -18,6 +18,7 @@ class Proxy:
         self._folder = Path(tempfile.mkdtemp(prefix="rw-px-"))  # short: a socket's path has 107 bytes
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         #: what the client sends is passed on, no answer comes back
         self.is_dead = False
         #: the answer to the next message with these bytes in it is lost, and the connection with it
@@ -51,6 +52,8 @@ class Proxy:
 
     async def close(self) -> None:
         await self.down()
+        if self._serving:
+            await asyncio.wait(self._serving)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
@@ -58,6 +61,10 @@ class Proxy:
             self.refuse -= 1
             to_client.transport.abort()
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         server, to_server = await asyncio.open_unix_connection(f"{self._server_folder}/{_SOCKET}")
         mine = {to_client, to_server}
         self._open |= mine

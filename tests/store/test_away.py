@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, text
 
@@ -17,6 +18,7 @@ from app.store import nodes, ownership, runs
 from app.store.db import Tx, open_database
 from app.store.journal import Journal
 from app.store.journal_postgres import PostgresJournal
+from app.store.launch import admit
 from app.store.lease import Lease
 from app.store.sqlite import SqliteDatabase
 from app.store.units import Close, Finish, Start, Unit, Verdict
@@ -147,8 +149,10 @@ async def test_a_flush_that_never_arrived_is_sent_again(postgres_url: str) -> No
     async with wire(postgres_url) as proxy:
         backend = await journal_on(proxy, bench)
         await proxy.down()
+        coming_back = asyncio.create_task(back_in(0.3, proxy))
         with pytest.raises(StoreUnavailable):
-            await asyncio.wait_for(first_answer(backend, unit, proxy), 10)
+            await backend.flush([unit])
+        await coming_back
         assert await flush_until_written(backend, [unit]) == [Verdict()]
         await backend.close()
     first, second = await bench.db.read(runs.blocks, run_id)
@@ -156,14 +160,8 @@ async def test_a_flush_that_never_arrived_is_sent_again(postgres_url: str) -> No
     await bench.db.close()
 
 
-async def first_answer(backend: PostgresJournal, unit: Unit, proxy: Proxy) -> Any:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(again(proxy))
-        return await backend.flush([unit])
-
-
-async def again(proxy: Proxy) -> None:
-    await asyncio.sleep(0.3)
+async def back_in(seconds: float, proxy: Proxy) -> None:
+    await asyncio.sleep(seconds)
     await proxy.up()
 
 
@@ -194,20 +192,20 @@ async def test_when_the_server_goes_in_the_middle_what_was_written_one_by_one_co
     late, _ = await step(bench)
     async with wire(postgres_url) as proxy:
         backend = await journal_on(proxy, bench)
-        flush_one, calls = backend._flush_one, 0
+        flush_one = backend._flush_one
+        coming_back: list[asyncio.Task[None]] = []
 
         async def dies_at_the_third(unit: Unit, **more: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == 3:
+            if unit is late and not coming_back:
                 await proxy.down()
-                asyncio.get_running_loop().call_later(0.3, lambda: asyncio.ensure_future(proxy.up()))
+                coming_back.append(asyncio.create_task(back_in(0.3, proxy)))
             return await flush_one(unit, **more)
 
         backend._flush_one = dies_at_the_third  # type: ignore[method-assign]
         answers = await flush_until_written(backend, [good, unfit, late])
         assert answers[0] == Verdict()
         assert answers[2] in (None, Verdict())
+        await coming_back[0]
         if answers[2] is None:
             assert await flush_until_written(backend, [late]) == [Verdict()]
         await backend.close()
@@ -229,7 +227,7 @@ async def test_units_of_a_run_that_is_locked_wait_in_their_order(postgres_url: s
         nonlocal calls
         calls += 1
         if calls <= 2:  # the batch, then the first unit alone; the lock is gone before the second
-            raise LockNotAvailable
+            raise asyncpg.LockNotAvailableError
         return await flush_all(units)
 
     backend._flush_all = locked_twice  # type: ignore[method-assign]
@@ -238,13 +236,6 @@ async def test_units_of_a_run_that_is_locked_wait_in_their_order(postgres_url: s
     assert await backend.flush([close]) == [Verdict()]
     await backend.close()
     await bench.db.close()
-
-
-from asyncpg import LockNotAvailableError  # noqa: E402
-
-
-class LockNotAvailable(LockNotAvailableError):
-    """As the server says it after its lock_timeout."""
 
 
 async def test_a_connection_that_breaks_while_it_is_made_is_an_unavailable_store(postgres_url: str) -> None:
@@ -336,9 +327,6 @@ async def test_a_node_that_was_fenced_starts_nothing(bench: Bench) -> None:
     bench.me = other
     assert [run.id for run in await bench.db.write(admit, bench.claimer(), now=clock.now())] == [made.run.id]
     bench.me = mine
-
-
-from app.store.launch import admit  # noqa: E402
 
 
 async def test_the_run_that_was_lost_most_is_told_at_a_takeover(bench: Bench) -> None:
