@@ -164,6 +164,10 @@ class _Service:
         log.info("project  %s", settings.project)
         log.info("database %s", about.shown(settings.store_url))
         log.info("triggers %s", await _triggers(self._engine))
+        if settings.paused:
+            log.info("paused   no trigger fires here until a start without --paused; what is launched runs")
+        elif self._engine.first_start:
+            log.info("first    start of this project: from now on its active triggers run here (not: --paused)")
 
 
 async def _triggers(engine: Engine) -> str:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     env: str = Field(
         default="prod", description="which `envs` entries of triggers.yaml apply; also read from ENV"
     )
+    paused: bool = Field(default=False, description="triggers do not fire here; what is launched runs")
     run_slots: int = Field(default=64, ge=1, description="runs this node executes at once")
     workers: int = Field(default_factory=_default_workers, ge=1, description="worker processes at most")
     warm_workers: int = Field(default=2, ge=0, description="idle workers kept ready")

@@ -30,14 +30,19 @@ _BY_CODE = {
     "pipeline_invalid": Exit.FAILED,
     "project_invalid": Exit.FAILED,
     "unknown_block": Exit.NOT_FOUND,
+    "wait_timeout": Exit.TIMEOUT,
 }
 _BY_STATUS = {
+    400: Exit.USAGE,
     401: Exit.AUTH,
     403: Exit.AUTH,
     404: Exit.NOT_FOUND,
     409: Exit.CONFLICT,
+    412: Exit.CONFLICT,
     422: Exit.USAGE,
+    502: Exit.UNREACHABLE,
     503: Exit.UNREACHABLE,
+    504: Exit.UNREACHABLE,
 }
 
 
@@ -65,6 +70,8 @@ def explained() -> Iterator[None]:
         if (found := first_of_ours(group)) is None:
             raise
         refused = found
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
     else:
         return
     say(refused.detail, refused.hint)

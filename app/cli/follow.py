@@ -5,10 +5,12 @@ Log lines come with the events; what the bus had to drop is read from the databa
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final, Protocol
 
+from app import clock
 from app.cli.plain import PlainView
 from app.events import BlockEnded, BlockStarted, Event, LogWritten, RunEnded, Subscription
 from app.models.rows import BlockRow, LogRow, RunRow
@@ -56,13 +58,13 @@ class View(Protocol):
         ...
 
 
-def view_for_terminal() -> View:
-    """A live tree on a terminal, plain lines elsewhere."""
+def view_for_terminal(now: Callable[[], datetime] = clock.now) -> View:
+    """A live tree on a terminal, elsewhere plain lines with times by `now`."""
     if sys.stdout.isatty():
         from app.cli.tree import TreeView
 
         return TreeView()
-    return PlainView()
+    return PlainView(now)
 
 
 class Follower:

@@ -23,8 +23,9 @@ from app.scheduler.sync import By
 from app.settings import Settings, environment
 from app.store import adopt, mage, migrate, nodes
 from app.store.adopt import Holdings
-from app.store.db import Database, is_there, open_database
+from app.store.db import Database, is_there
 from app.store.mage import MageRows
+from app.store.opening import open_database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,9 @@ async def _look(settings: Settings, rows: MageRows, place: Place) -> list[Line]:
         if await database.read(migrate.current) is None:
             return rehearse(rows, Holdings(), place)
         if not await database.read(migrate.check):
-            raise StartRefused("The project's database is of an older version.", hint="Start the service once.")
+            raise StartRefused(
+                "The project's database is of an older version.", hint="Start the service once."
+            )
         return rehearse(rows, await database.read(adopt.holdings), place)
     finally:
         await database.close()
@@ -97,8 +100,8 @@ async def _open_alone(database: Database) -> None:
 
 def _variables(catalogue: Catalogue, wishes: Wishes) -> list[Line]:
     """Global variables that the pipelines' files do not have."""
-    root, home = catalogue.root, Path.home()
-    folders = [wishes.variables_dir] if wishes.variables_dir else variables_folders(root, home)
+    root = catalogue.root
+    folders = [wishes.variables_dir] if wishes.variables_dir else variables_folders(root)
     stored = stored_variables(root, [entry.uuid for entry in catalogue.entries()], folders)
     lines = []
     for uuid, group in groupby(stored, key=lambda variable: variable.pipeline_uuid):

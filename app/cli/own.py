@@ -14,7 +14,7 @@ from app.models.states import RUN_TERMINAL, RunStatus
 from app.scheduler.engine import Engine
 from app.settings import Settings
 from app.store import migrate, ownership, runs
-from app.store.db import open_database
+from app.store.opening import open_database
 from app.store.sqlite import take_lock
 
 #: Runs of the same project that may go on side by side.

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from app import clock
@@ -16,6 +16,10 @@ class PlainView:
     """One line an event, one line a log line."""
 
     tick_s: Final = None
+
+    def __init__(self, now: Callable[[], datetime] = clock.now) -> None:
+        """`now` gives the time that events are shown with."""
+        self._now = now
 
     def begin(self, run: RunRow, blocks: Sequence[BlockRow], graph: Mapping[str, Sequence[str]]) -> None:
         """Name the run."""
@@ -52,7 +56,7 @@ class PlainView:
         self._line(f"{run.pipeline_uuid}: {run.status}{took}{reason}")
 
     def _line(self, text: str) -> None:
-        _write(f"{clock.now().astimezone():%H:%M:%S} {text}")
+        _write(f"{self._now().astimezone():%H:%M:%S} {text}")
 
 
 def _reason(event: BlockEnded) -> str:

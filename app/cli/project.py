@@ -1,5 +1,7 @@
 """From a folder on the command line to settings, the same way for every command."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def prepare_home(home: Path) -> None:
         ignore = home / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StartRefused(
             f"The state of the service cannot be kept in {home}: {error.strerror or error}.",

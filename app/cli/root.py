@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli import local, remote
 from app.cli.exits import explained
+from app.cli.options import DatabaseUrl, Output, PipelineUuid, Project, RuntimeVars, Server
 
 program = typer.Typer(
     help="Runwright schedules and runs data pipelines.",
@@ -16,14 +18,15 @@ program = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-cron = typer.Typer(help="Look at schedule intervals.", no_args_is_help=True)
-program.add_typer(cron, name="cron")
-
-Project = Annotated[
-    Path, typer.Argument(metavar="PROJECT", help="Project folder.", show_default="the current one")
-]
-Output = Annotated[str, typer.Option("-o", "--output", metavar="table|json", help="How the list is shown.")]
-_OUTPUTS = ("table", "json")
+for name, commands in {
+    "pipelines": remote.pipelines,
+    "triggers": remote.triggers,
+    "runs": remote.runs,
+    "cron": local.cron,
+    "db": local.db,
+    "keys": local.keys,
+}.items():
+    program.add_typer(commands, name=name)
 
 
 def _version(asked: bool) -> None:
@@ -44,10 +47,8 @@ def _options(
 @program.command()
 def run(
     project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder.")],
-    pipeline_uuid: Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of the pipeline's folder.")],
-    runtime_vars: Annotated[
-        str | None, typer.Option("--runtime-vars", metavar="JSON", help="Runtime variables, a JSON object.")
-    ] = None,
+    pipeline_uuid: PipelineUuid,
+    runtime_vars: RuntimeVars = None,
     block_uuid: Annotated[
         str | None,
         typer.Option(
@@ -68,15 +69,39 @@ def start(
     project_path: Project = Path(),
     host: Annotated[str | None, typer.Option(help="Address to serve on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(envvar="PORT", min=0, max=65535, help="Port (8000).")] = None,
-    database_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="postgresql://…; SQLite in the project if not given.")
+    database_url: DatabaseUrl = None,
+    paused: Annotated[
+        bool | None, typer.Option("--paused", help="Triggers do not fire; what is launched runs.")
     ] = None,
 ) -> None:
     """Serve a project: triggers, the API and its page."""
     with explained():
         from app.cli.start import start_service
 
-        raise typer.Exit(start_service(project_path, host=host, port=port, database_url=database_url))
+        options = {"host": host, "port": port, "database_url": database_url, "paused": paused}
+        raise typer.Exit(start_service(project_path, **options))
+
+
+@program.command()
+def init(project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="Folder to make.")]) -> None:
+    """Make a small project that works: one pipeline, one trigger that is still inactive."""
+    with explained():
+        from app.cli.init import make_project
+
+        raise typer.Exit(make_project(project_path))
+
+
+@program.command("exec", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})
+def execute(
+    context: typer.Context,
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python file; its arguments follow.")],
+    server: Server = None,
+) -> None:
+    """Run a script whose `mage_ai…trigger_pipeline` starts pipelines of a running service."""
+    with explained():
+        from app.cli.script import execute
+
+        raise typer.Exit(execute(server, script, context.args))
 
 
 @program.command()
@@ -85,7 +110,7 @@ def validate(project_path: Project = Path(), output: Output = "table") -> None:
     with explained():
         from app.cli.validate import validate_project
 
-        raise typer.Exit(validate_project(project_path, _output(output)))
+        raise typer.Exit(validate_project(project_path, output))
 
 
 @program.command()
@@ -94,7 +119,7 @@ def doctor(project_path: Project = Path(), output: Output = "table") -> None:
     with explained():
         from app.cli.doctor import examine
 
-        raise typer.Exit(examine(project_path, _output(output)))
+        raise typer.Exit(examine(project_path, output))
 
 
 @program.command()
@@ -134,24 +159,4 @@ def import_mage(
             write_variables=write_variables,
             dry_run=dry_run,
         )
-        raise typer.Exit(import_from_mage(project_path, database_url, wishes, _output(output)))
-
-
-@cron.command()
-def explain(
-    interval: Annotated[str, typer.Argument(metavar="EXPR", help="Such as '0 6 * * 1-5' or @daily.")],
-    timezone: Annotated[str, typer.Option(help="Time zone of the expression.")] = "UTC",
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many execution dates.")] = 10,
-    output: Output = "table",
-) -> None:
-    """The next execution dates of an interval."""
-    with explained():
-        from app.cli.cron import explain_interval
-
-        raise typer.Exit(explain_interval(interval, timezone, count, _output(output)))
-
-
-def _output(wanted: str) -> str:
-    if wanted not in _OUTPUTS:
-        raise typer.BadParameter("must be table or json", param_hint="--output")
-    return wanted
+        raise typer.Exit(import_from_mage(project_path, database_url, wishes, output))

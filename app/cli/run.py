@@ -4,17 +4,16 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from app.cli.exits import Exit, say
 from app.cli.follow import Follower, view_for_terminal
 from app.cli.logs import configure_logging
 from app.cli.own import end_leftovers, forget_old_runs, own_settings
 from app.cli.project import open_project, prepare_home
-from app.errors import InvalidInput, RunwrightError
+from app.cli.variables import runtime_variables
 from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Cause, RunStatus
-from app.routers.body import parse
 from app.scheduler.build import build_engine
 from app.scheduler.engine import Engine, running
 from app.scheduler.launch import LaunchRequest
@@ -26,7 +25,7 @@ def run_once(
     folder: Path, pipeline_uuid: str, runtime_vars: str | None, block_uuid: str | None, skip_sensors: bool
 ) -> int:
     """Run a pipeline to its end; the exit code. Raises what the engine refuses."""
-    variables = _variables(runtime_vars)
+    variables = runtime_variables(runtime_vars)
     _, settings = open_project(folder)
     configure_logging("warning")
     prepare_home(settings.home)
@@ -38,21 +37,6 @@ def run_once(
         cause=Cause.CLI,
     )
     return asyncio.run(_Once(settings, asked).run())
-
-
-def _variables(text: str | None) -> Mapping[str, Any]:
-    if text is None:
-        return {}
-    try:
-        value = parse(text.encode("utf-8", "surrogatepass"))
-    except RunwrightError as error:
-        raise InvalidInput(f"--runtime-vars: {error.detail}", hint=_VARIABLES_HINT) from None
-    if not isinstance(value, dict):
-        raise InvalidInput("--runtime-vars must be a JSON object.", hint=_VARIABLES_HINT)
-    return value
-
-
-_VARIABLES_HINT: Final = """For example: --runtime-vars '{"key": "value"}'"""
 
 
 class _Once:

@@ -41,12 +41,12 @@ def cell(value: object) -> str:
     ('', '', '{"a": 1}', 'x, y', '2026-01-31 08:00:00Z')
     """
     match value:
-        case None | () | []:
+        case None:
             return ""
         case datetime():
             return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         case dict():
-            return json.dumps(value, default=str)
+            return "" if not value else json.dumps(value, default=str)
         case list() | tuple():
             return ", ".join(map(cell, value))
         case _:

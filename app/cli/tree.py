@@ -110,7 +110,10 @@ class TreeView:
 
     def _take(self, blocks: Sequence[BlockRow]) -> None:
         for row in blocks:
-            self._block(row.block_uuid).state = row.status
+            block = self._block(row.block_uuid)
+            block.state = row.status
+            if row.status is BlockStatus.UPSTREAM_FAILED:
+                block.note = "upstream failed"
 
     def _block(self, uuid: str) -> _Block:
         return self._blocks.setdefault(uuid, _Block(uuid))

@@ -32,10 +32,14 @@ from app.client.sending import Retries
 from app.models.schemas import (
     BlockRun,
     LogLine,
+    NewSchedule,
+    Outputs,
     PipelineDefinition,
     PipelineRun,
     PipelineSchedule,
     Problem,
+    RunEvent,
+    Slot,
 )
 
 __all__ = [
@@ -48,14 +52,18 @@ __all__ = [
     "Denied",
     "Invalid",
     "LogLine",
+    "NewSchedule",
     "NotFound",
+    "Outputs",
     "PipelineDefinition",
     "PipelineRun",
     "PipelineSchedule",
     "Problem",
     "Retries",
+    "RunEvent",
     "RunFailed",
     "ServiceError",
+    "Slot",
     "Unavailable",
     "Unreachable",
     "WaitTimeout",

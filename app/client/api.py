@@ -16,11 +16,14 @@ from app.client.sending import Retries, send
 from app.models.schemas import (
     BlockRun,
     LogLine,
+    NewSchedule,
     Outputs,
     PipelineDefinition,
     PipelineRun,
     PipelineSchedule,
     RunEvent,
+    Slot,
+    Token,
 )
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -116,6 +119,11 @@ class Api:
         return waiting.wait(run_id, timeout, self._retries)
 
     @stream
+    def logs(self, run_id: int, *, block_uuid: str | None = None) -> Stream[LogLine]:
+        """The log of a run so far, oldest line first."""
+        return pages(LogLine, f"pipeline_runs/{run_id}/logs", given(block_uuid=block_uuid), self._retries)
+
+    @stream
     def follow_logs(self, run_id: int, *, block_uuid: str | None = None) -> Stream[LogLine]:
         """The log of a run as it is written, from the first line until the run is over; no line lost or twice."""
         return following.follow_logs(run_id, block_uuid, self._retries)
@@ -142,11 +150,13 @@ class Api:
         self,
         *,
         pipeline_uuid: str | Sequence[str] | None = None,
+        name: str | Sequence[str] | None = None,
         status: str | Sequence[str] | None = None,
+        schedule_type: str | Sequence[str] | None = None,
         limit: int | None = None,
     ) -> Stream[PipelineSchedule]:
         """Triggers that pass every filter, oldest first."""
-        filters = given(pipeline_uuid=pipeline_uuid, status=status)
+        filters = given(pipeline_uuid=pipeline_uuid, name=name, status=status, schedule_type=schedule_type)
         return pages(PipelineSchedule, "pipeline_schedules", filters, self._retries, limit)
 
     @call
@@ -157,10 +167,13 @@ class Api:
     @call
     def create_schedule(
         self, /, pipeline_uuid: str, name: str, *, idempotency_key: str | None = None, **fields: Any
-    ) -> Flow[PipelineSchedule]:
-        """A new trigger; `fields` are those of the API, such as `schedule_type` and `schedule_interval`."""
+    ) -> Flow[NewSchedule]:
+        """A new trigger; `fields` are those of the API, such as `schedule_type` and `schedule_interval`.
+
+        The token of an API trigger is shown in the first answer only.
+        """
         asked = post("pipeline_schedules", idempotency_key, pipeline_uuid=pipeline_uuid, name=name, **fields)
-        return one(PipelineSchedule, asked, self._retries)
+        return one(NewSchedule, asked, self._retries)
 
     @call
     def update_schedule(
@@ -187,9 +200,20 @@ class Api:
         return one(PipelineSchedule, post(f"{_schedule(schedule_id)}/pause"), self._retries)
 
     @call
-    def resume(self, schedule_id: int, missed: str | None = None) -> Flow[PipelineSchedule]:
-        """Let a trigger fire again; `missed`: what becomes of the slots of the pause (skip, latest, all)."""
-        return one(PipelineSchedule, post(f"{_schedule(schedule_id)}/resume", missed=missed), self._retries)
+    def resume(self, schedule_id: int) -> Flow[PipelineSchedule]:
+        """Let a trigger fire again, from its next slot on."""
+        return one(PipelineSchedule, post(f"{_schedule(schedule_id)}/resume"), self._retries)
+
+    @call
+    def rotate_token(self, schedule_id: int) -> Flow[str]:
+        """A new token for an API trigger; the old one ends."""
+        token = yield from one(Token, post(f"{_schedule(schedule_id)}/rotate_token"), self._retries)
+        return token.token
+
+    @stream
+    def slots(self, schedule_id: int, *, limit: int | None = None) -> Stream[Slot]:
+        """What became of a trigger's slots, newest first."""
+        return pages(Slot, f"{_schedule(schedule_id)}/slots", {}, self._retries, limit)
 
     @call
     def trigger(

@@ -75,10 +75,11 @@ def pages(
     left = _PAGE if limit is None else limit
     cursor: str | None = None
     while left > 0:
-        found = yield from page(kind, path, {**params, "limit": min(left, _PAGE)}, cursor, retries)
+        size = min(left, _PAGE)
+        found = yield from page(kind, path, {**params, "limit": size}, cursor, retries)
         for item in found.items:
             yield Emit(item)
         left -= 0 if limit is None else len(found.items)
         cursor = found.next_cursor
-        if cursor is None:
+        if cursor is None or len(found.items) < size:  # a list that still grows has a cursor on its last page
             return

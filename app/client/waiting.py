@@ -10,7 +10,7 @@ from app.client.calls import given, one, page, part, post
 from app.client.faults import Conflict, RunFailed, WaitTimeout
 from app.client.flow import Flow, Pause, Request
 from app.client.sending import Retries
-from app.models.schemas import PipelineRun, PipelineSchedule
+from app.models.schemas import NewSchedule, PipelineRun, PipelineSchedule
 
 _LIVE: Final = ("initial", "running")
 #: Pauses between two looks at a run grow from the first to the last.
@@ -80,7 +80,7 @@ def _trigger_named(name: str, pipeline_uuid: str, retries: Retries) -> Flow[Pipe
         return found
     fields = given(name=name, pipeline_uuid=pipeline_uuid, schedule_type="api", status="active")
     try:
-        return (yield from one(PipelineSchedule, post("pipeline_schedules", **fields), retries))
+        return (yield from one(NewSchedule, post("pipeline_schedules", **fields), retries))
     except Conflict:
         found = yield from _find(name, pipeline_uuid, retries)  # somebody was quicker
         if found is None:
@@ -89,13 +89,6 @@ def _trigger_named(name: str, pipeline_uuid: str, retries: Retries) -> Flow[Pipe
 
 
 def _find(name: str, pipeline_uuid: str, retries: Retries) -> Flow[PipelineSchedule | None]:
-    cursor: str | None = None
-    while True:
-        of_pipeline = {"pipeline_uuid": pipeline_uuid}
-        found = yield from page(PipelineSchedule, "pipeline_schedules", of_pipeline, cursor, retries)
-        for trigger in found.items:
-            if trigger.name == name:
-                return trigger
-        cursor = found.next_cursor
-        if cursor is None:
-            return None
+    named = {"pipeline_uuid": pipeline_uuid, "name": name}
+    found = yield from page(PipelineSchedule, "pipeline_schedules", named, None, retries)
+    return found.items[0] if found.items else None

@@ -11,7 +11,7 @@ import structlog
 
 from app.executors.base import BlockCall, BlockError, BlockResult, OnAsk
 from app.executors.capture import InlineOutput, StdoutByContext
-from app.executors.child import attempt, calling, decorators, faults, outputs
+from app.executors.child import attempt, calling, faults, outputs, shim
 from app.executors.child.loading import BlockFile, Loaded
 from app.executors.output import Sink
 from app.executors.permits import Permits
@@ -46,7 +46,7 @@ class InlineExecutor:
         # At the end of the path: in the service's own process our modules come first.
         self._paths = [path for path in self._paths if path not in sys.path]
         sys.path += self._paths
-        decorators.install()
+        shim.install()
         self.watchdog.start()
         self._started = True
 
@@ -63,7 +63,7 @@ class InlineExecutor:
                 log.error("inline blocks do not end", blocks=[task.get_name() for task in pending])
         self.watchdog.stop()
         self._stdout.uninstall()
-        decorators.uninstall()
+        shim.uninstall()
         sys.path[:] = [path for path in sys.path if path not in self._paths]
 
     async def acquire(self, python: str | None = None) -> "InlineSlot":

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def stored_variables(root: Path, pipelines: Sequence[str], folders: Sequence[Pat
     return [found[key] for key in sorted(found)]
 
 
-def variables_folders(root: Path, home: Path | None) -> list[Path]:
+def variables_folders(root: Path) -> list[Path]:
     """Where Mage may have kept variables: the project's `variables_dir`, the user's data folder, the project."""
     found = [root]
-    if home is not None:
-        found.insert(0, home / ".mage_data" / root.name)
+    with suppress(RuntimeError):  # a user without a home
+        found.insert(0, Path.home() / ".mage_data" / root.name)
     try:
         configured = yamlfile.parse(read_text(root, FILE)[0], FILE).get("variables_dir")
     except (OSError, BadDefinition):

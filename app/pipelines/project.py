@@ -55,6 +55,8 @@ def load_project(root: Path, environ: Mapping[str, str] | None = None) -> Projec
         text = read_text(root, FILE)[0]
     except FileNotFoundError:
         return ProjectConfig(root, root.resolve().name, root.resolve().name)
+    except OSError as error:
+        raise ProjectInvalid(f"{FILE}: cannot be read: {error.strerror}") from error
     except BadDefinition as bad:
         raise ProjectInvalid(str(bad.error)) from bad
     try:

@@ -141,7 +141,9 @@ def check_trigger(pipeline_uuid: str, values: Mapping[str, Any], rules: TriggerR
     except BadDefinition as bad:
         faults.append(bad)
     if faults:
-        errors = [FieldError(bad.pointer, bad.error.message) for bad in faults]
+        # One for each field: a zone that is wrong also makes the interval unreadable.
+        named = {bad.pointer: FieldError(bad.pointer, bad.error.message) for bad in reversed(faults)}
+        errors = list(reversed(named.values()))
         raise InvalidInput(f"{errors[0].pointer}: {errors[0].message}", errors=errors)
     return TriggerEntry(pipeline_uuid=pipeline_uuid, **found)
 

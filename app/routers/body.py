@@ -110,6 +110,8 @@ def _require_json(request: Request) -> None:
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if charset not in ("", "charset=utf-8"):
         raise UnsupportedMediaType("The request body must be JSON in UTF-8.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("The request body must be sent as it is, without a Content-Encoding.")
 
 
 def parse(body: bytes) -> object:
@@ -123,7 +125,7 @@ def parse(body: bytes) -> object:
         text = body.decode("utf-8")
         value = _DECODER.decode(text)
     except UnicodeDecodeError as error:
-        raise MalformedBody(f"The body is not UTF-8 (byte {error.start}).") from None
+        raise MalformedBody(f"The text is not UTF-8 (byte {error.start}).") from None
     except json.JSONDecodeError as error:
         raise MalformedBody(f"{error.msg} (line {error.lineno}, column {error.colno}).") from None
     except RecursionError:  # brackets that are never closed do not show in the count above
@@ -144,7 +146,7 @@ def _check_depth(body: bytes) -> None:
 
 
 def _refuse_depth() -> NoReturn:
-    _refuse(f"The body is nested deeper than {MAX_DEPTH} levels.")
+    _refuse(f"The value is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _check_strings(value: object) -> None:

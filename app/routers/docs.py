@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.auth import Access, needs
@@ -35,6 +35,13 @@ _POLICY: Final = (
 async def openapi(request: Request) -> Response:
     """The OpenAPI document."""
     return Response(request.app.state.openapi_json, media_type="application/json")
+
+
+@router.get("/", include_in_schema=False)
+@needs(Access.PUBLIC)
+async def root() -> Response:
+    """The way from the bare address to something to read."""
+    return RedirectResponse("/docs")
 
 
 @router.get("/docs", include_in_schema=False)

@@ -128,10 +128,12 @@ def _is_list(annotation: object) -> bool:
 
 
 def _check_query(query: str, single: frozenset[str], repeatable: frozenset[str]) -> None:
-    counts = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
+    given = parse_qsl(query, keep_blank_values=True)
+    counts = Counter(name for name, _ in given)
     unknown = [
         FieldError(name[:100], "unknown parameter") for name in counts if name not in single | repeatable
     ]
     twice = [FieldError(name, "given more than once") for name in single if counts[name] > 1]
-    if faults := unknown + twice:
+    nul = [FieldError(name, "must not hold the character U+0000") for name, value in given if "\0" in value]
+    if faults := unknown + twice + nul:
         raise InvalidInput(f"{faults[0].pointer}: {faults[0].message}", errors=faults)

@@ -46,6 +46,8 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = scope[problems.REQUEST_ID] = _request_id(scope)
+        if is_head := scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # answered like a GET, less the body (RFC 9110 §9.3.2)
         started = False
 
         async def stamped(message: Message) -> None:
@@ -56,7 +58,7 @@ class Gate:
                 headers["X-Request-Id"] = request_id
                 for name, value in _PROTECTION.items():
                     headers.setdefault(name, value)
-            await send(message)
+            await send({**message, "body": b""} if is_head and "body" in message else message)
 
         try:
             self._judge(scope)

@@ -157,7 +157,8 @@ def _allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
         for method in methods
         if any(route.matches({**probe, "method": method})[0] is Match.FULL for route in app.routes)
     ]
-    return found or ["GET", "HEAD"]  # none: the mount of static files
+    found = found or ["GET"]  # none: the mount of static files
+    return [*found, "HEAD"] if "GET" in found else found
 
 
 def declare(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 from app.scheduler.launch import Carried
 from app.settings import Settings
 from app.store import runs
-from app.store.db import dumps, is_there, loads, open_database
+from app.store.db import dumps, is_there, loads
+from app.store.opening import open_database
 
 #: `carried_from` of an output whose block run is in another database.
 ELSEWHERE = 0

@@ -30,11 +30,12 @@ from app.scheduler.tools import Hooks, Tools
 from app.scheduler.triggers import Triggers
 from app.settings import Settings
 from app.store import migrate, nodes, ownership, runs, schedules
-from app.store.db import Clash, Database, open_database
+from app.store.db import Clash, Database
 from app.store.idempotency import Idempotency
 from app.store.ids import Ids
-from app.store.journal import Journal, backend_for
+from app.store.journal import Journal
 from app.store.lease import Lease
+from app.store.opening import backend_for, open_database
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Engine:
         self.db: Database = open_database(settings.store_url)
         self.bus = Bus()
         self.ready = False
+        #: whether the database is this project's since this start
+        self.first_start = False
         #: set once the service stops: whoever holds a stream open lets go
         self.closing = False
         self._hurried = asyncio.Event()
@@ -92,7 +95,7 @@ class Engine:
         await asyncio.to_thread(migrate.upgrade, settings.store_url)
         await self.db.open()
         await asyncio.to_thread(self.catalogue.refresh)
-        await self.db.write(nodes.bind_project, self.catalogue.project.uuid)
+        self.first_start = await self.db.write(nodes.bind_project, self.catalogue.project.uuid)
         dead = await self._become_node()
         workers, inline = self._make_executors(self.node_id, dead)
         self._executors = [executor for executor in (workers, inline) if executor is not None]
@@ -108,7 +111,9 @@ class Engine:
             artifacts=settings.artifacts,
             python=lambda: settings.python or self.catalogue.project.python,
             env=settings.env,
-            hooks=Hooks(answer=Requests(self).answer, cancel=self.cancel),
+            hooks=Hooks(
+                answer=Requests(self.db, self.catalogue, self.launch, self.wait).answer, cancel=self.cancel
+            ),
         )
         self._build(tools, group)
         self._journal_task = group.create_task(self._journal.run(), name="journal")
@@ -122,7 +127,8 @@ class Engine:
         await self.passes.recover()
         if self._scheduling:
             self._start_timers()
-            await self._tick()
+            if not self.settings.paused:
+                await self._tick()
         self.ready = True
 
     def _build(self, tools: Tools, group: asyncio.TaskGroup) -> None:
@@ -175,7 +181,8 @@ class Engine:
 
     def _start_timers(self) -> None:
         timers = self._timers
-        timers.every(1.0, "tick", self._guarded("tick", self._tick))
+        if not self.settings.paused:
+            timers.every(1.0, "tick", self._guarded("tick", self._tick))
         timers.every(POLL_S, "poll", self._guarded("poll", self.passes.poll))
         timers.every(1.0, "sync", self._guarded("sync", self.passes.sync))
         timers.every(RECOVER_S, "recover", self._guarded("recover", self.passes.recover), jitter_s=1)
@@ -305,15 +312,18 @@ class Engine:
         """What an operator looks at first. Raises StoreUnavailable."""
         now = clock.now()
         next_due = await self.db.read(schedules.next_due)
-        lag = max(0.0, (now - next_due) / timedelta(seconds=1)) if next_due else 0.0
+        waits = next_due is not None and not self.settings.paused
+        lag = max(0.0, (now - next_due) / timedelta(seconds=1)) if next_due and waits else 0.0
         alive = await self.db.read(nodes.alive)
+        lease = {} if self._lease is not None else {"lease_until": None}  # SQLite: its file's lock is the lease
         return {
             "ready": self.ready,
+            "paused": self.settings.paused,
             "scheduler_lag_s": round(lag, 3),
             "oldest_due_slot": next_due if next_due and next_due <= now else None,
             "next_due": next_due,
             "last_tick_at": self.passes.ticked_at,
-            "nodes": [{**asdict(node), "state": node.state.value} for node in alive],
+            "nodes": [{**asdict(node), "state": node.state.value, **lease} for node in alive],
             "runs": {**await self.db.read(runs.counts), "driven_here": len(self.fleet.active)},
         }
 
@@ -351,7 +361,7 @@ class Engine:
             log.warning("stop: %s", error)
         await self._wait_for_runs(drain_s, unless=self._hurried)
         if self.fleet.active:
-            log.info("handing over %d runs", len(self.fleet.active))
+            log.info("runs handed over: %d", len(self.fleet.active))
         self.fleet.leave()
 
     async def _wait_for_runs(self, seconds: float, unless: asyncio.Event | None = None) -> None:

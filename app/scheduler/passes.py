@@ -88,7 +88,9 @@ class Passes:
             if len(decisions) > 1:
                 return any([await self._write([decision]) for decision in decisions])
             schedule = decisions[0].schedule
-            log.exception("trigger %d ('%s') is quarantined: its slot cannot be written", schedule.id, schedule.name)
+            log.exception(
+                "trigger %d ('%s') is quarantined: its slot cannot be written", schedule.id, schedule.name
+            )
             reason = f"its slot could not be written: {type(error).__name__}"
             await self._db.write(schedules.quarantine, schedule, reason, now=clock.now())
             return False

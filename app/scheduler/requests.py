@@ -2,17 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app import clock
 from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, UnknownBlock
 from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Cause, RunStatus
+from app.pipelines.catalogue import Catalogue
 from app.scheduler.launch import LaunchRequest
 from app.store import launch, ownership, runs, schedules
-
-if TYPE_CHECKING:
-    from app.scheduler.engine import Engine
+from app.store.db import Database
 
 #: A pipeline that starts a pipeline that starts … ends here.
 MAX_DEPTH = 10
@@ -20,10 +19,16 @@ MAX_WAIT_S = 3600.0
 
 
 class Requests:
-    """Answers questions of blocks, for one engine."""
+    """Answers questions of blocks; `launch` and `wait` are the engine's."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        db: Database,
+        catalogue: Catalogue,
+        launch: Callable[..., Awaitable[RunRow]],
+        wait: Callable[[int, float], Awaitable[bool]],
+    ) -> None:
+        self._db, self._catalogue, self._launch, self._wait_for = db, catalogue, launch, wait
         self._known: Mapping[str, Callable[[RunRow, str, Mapping[str, Any]], Awaitable[Any]]] = {
             "trigger_pipeline": self._trigger,
             "wait_for_run": self._wait,
@@ -57,16 +62,16 @@ class Requests:
             await self._refuse_deadlock(run, request)
         extra = {"parent_run_id": run.id, "depth": run.depth + 1, "rides": waits}
         dedupe = {"dedupe_scope": f"run:{run.id}", "dedupe_key": key}
-        child = await self._engine.launch(request, extra={**extra, **dedupe})
+        child = await self._launch(request, extra={**extra, **dedupe})
         if (child.pipeline_uuid, child.variables) != (request.pipeline_uuid, request.variables):
             # A block that asks something else the second time gets what it asks for.
-            child = await self._engine.launch(request, extra=extra)
+            child = await self._launch(request, extra=extra)
         return await self._shown(child)
 
     async def _refuse_deadlock(self, run: RunRow, request: LaunchRequest) -> None:
         """Refuse a child that could only start after the ancestors that wait for it have ended."""
-        family = await self._engine.db.read(ownership.ancestors, run.id)
-        caps = await self._engine.db.read(schedules.limits, "pipeline:")
+        family = await self._db.read(ownership.ancestors, run.id)
+        caps = await self._db.read(schedules.limits, "pipeline:")
         (scope,) = launch.scopes_of(request.pipeline_uuid, None, None, rides=True)
         held = sum(1 for ancestor in family if ancestor.pipeline_uuid == request.pipeline_uuid)
         if scope in caps and caps[scope] <= held:
@@ -78,14 +83,14 @@ class Requests:
 
     async def _wait(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         run_id = int(payload["run_id"])
-        await self._engine.wait(run_id, min(float(payload["seconds"]), MAX_WAIT_S))
-        child = await self._engine.db.read(runs.get, run_id)
+        await self._wait_for(run_id, min(float(payload["seconds"]), MAX_WAIT_S))
+        child = await self._db.read(runs.get, run_id)
         if child is None:
             raise RunNotFound(f"there is no pipeline run {run_id}")
         return await self._shown(child)
 
     async def _shown(self, run: RunRow) -> dict[str, Any]:
-        blocks = await self._engine.db.read(runs.blocks, run.id, attempts=False)
+        blocks = await self._db.read(runs.blocks, run.id, attempts=False)
         return {
             "id": run.id,
             "pipeline_uuid": run.pipeline_uuid,
@@ -102,17 +107,17 @@ class Requests:
     async def _check_status(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> bool:
         """Mage's `check_status`: the newest run with an execution date in the window decides."""
         uuid, block_uuid = str(payload["pipeline_uuid"]), payload.get("block_uuid")
-        pipeline = self._engine.catalogue.get(uuid)  # raises PipelineNotFound
+        pipeline = self._catalogue.get(uuid)  # raises PipelineNotFound
         if block_uuid is not None and block_uuid not in pipeline.by_uuid:
             raise UnknownBlock(f"pipeline '{uuid}' has no block '{block_uuid}'")
         until = _moment(payload["execution_date"])
         since = until - timedelta(hours=float(payload.get("hours") or 24))
-        found = await self._engine.db.read(runs.newest_between, uuid, since, until)
+        found = await self._db.read(runs.newest_between, uuid, since, until)
         if found is None:
             return False
         if block_uuid is None:
             return _judge(found.status, f"run {found.id} of pipeline '{uuid}'")
-        blocks = await self._engine.db.read(runs.blocks, found.id, attempts=False)
+        blocks = await self._db.read(runs.blocks, found.id, attempts=False)
         return _judge_block(blocks, str(block_uuid), found.id)
 
 

@@ -349,6 +349,8 @@ class Runner:
         if unit.close is not None:
             self._ending = Ending("closed")
             self._over.set()
+            reason = f" ({unit.close.reason})" if unit.close.reason else ""
+            log.info("run %d of %s: %s%s", self._id, self.state.run.pipeline_uuid, unit.close.status, reason)
             self._publish(RunEnded(run_id=self._id, status=unit.close.status, reason=unit.close.reason))
         return verdict
 

@@ -7,7 +7,7 @@ from sqlalchemy import make_url
 
 from app.errors import RunwrightError
 from app.store import migrate
-from app.store.db import open_database
+from app.store.opening import open_database
 
 #: UPDATE … RETURNING came with it.
 SQLITE_NEEDED: Final = (3, 35)

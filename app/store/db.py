@@ -8,8 +8,6 @@ import orjson
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import StartRefused
-
 #: A constraint refused a write: somebody else was faster, or the caller is wrong.
 Clash = IntegrityError
 #: A transaction, as a store function gets it. Those above the store may pass it on, and no more.
@@ -42,25 +40,6 @@ class Database(Protocol):
     async def close(self) -> None:
         """Finish what is queued and let go of every connection."""
         ...
-
-
-def open_database(url: str, *, exclusive: bool = True) -> Database:
-    """The database behind a URL, not yet opened: `sqlite:///path` or `postgresql://…`.
-
-    `exclusive=False` lets a command line tool look at a SQLite file that a service owns, read-only.
-    """
-    backend = make_url(url).get_backend_name()
-    if backend == "sqlite":
-        from app.store.sqlite import SqliteDatabase
-
-        return SqliteDatabase(url, exclusive=exclusive)
-    if backend in ("postgresql", "postgres"):
-        from app.store.postgres import PostgresDatabase
-
-        return PostgresDatabase(url.replace("postgres://", "postgresql://", 1))
-    raise StartRefused(
-        f"database '{backend}' is not supported", hint="use sqlite:///path or postgresql://user@host/database"
-    )
 
 
 def is_there(url: str) -> bool:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Protocol
 
 from app.errors import LeaseLost, StoreUnavailable
-from app.store.db import Database
 from app.store.units import Mismatch, Unit, Verdict
 
 log = logging.getLogger(__name__)
@@ -127,14 +126,3 @@ def _answer(future: asyncio.Future[Verdict], answer: Verdict | LeaseLost | Misma
     else:
         future.set_exception(answer)
         future.exception()  # marked as seen: a runner that was cancelled meanwhile will not fetch it
-
-
-def backend_for(db: Database, node_id: str) -> Backend:
-    """The journal's backend for a database."""
-    if db.dialect == "sqlite":
-        from app.store.journal_sqlite import SqliteJournal
-
-        return SqliteJournal(db, node_id)
-    from app.store.journal_postgres import PostgresJournal
-
-    return PostgresJournal(db.url, node_id)

@@ -19,7 +19,8 @@ from sqlalchemy import URL, Connection, Select, column, inspect, make_url, selec
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.errors import InvalidInput, NotFound, RunwrightError
-from app.store.db import Database, open_database
+from app.store.db import Database
+from app.store.opening import open_database
 
 _NEEDED = frozenset({"id", "name", "pipeline_uuid", "schedule_type", "schedule_interval", "status"})
 _LATER = (

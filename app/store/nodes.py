@@ -103,13 +103,14 @@ def database_clock(tx: Connection) -> datetime | None:
     return tx.execute(select(func.clock_timestamp())).scalar_one()  # type: ignore[no-any-return]
 
 
-def bind_project(tx: Connection, project_uuid: str) -> None:
-    """Tie the database to one project. Raises StartRefused when it already serves another."""
-    tx.execute(
+def bind_project(tx: Connection, project_uuid: str) -> bool:
+    """Tie the database to one project; True the first time. Raises StartRefused when it serves another already."""
+    made = tx.execute(
         insert(tx, META)
         .values(key="project_uuid", value=project_uuid)
         .on_conflict_do_nothing(index_elements=[META.c.key])
-    )
+        .returning(META.c.key)
+    ).first()
     bound = tx.execute(select(META.c.value).where(META.c.key == "project_uuid")).scalar_one()
     if bound != project_uuid:
         raise StartRefused(
@@ -117,3 +118,4 @@ def bind_project(tx: Connection, project_uuid: str) -> None:
             hint="Give each project a database of its own. Is it the same one with a new name? Then give it back the "
             f"old: project_uuid: {bound} in its metadata.yaml.",
         )
+    return made is not None

@@ -160,7 +160,7 @@ def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) ->
     lost = tx.execute(still_open).all()
     for (block_run_id, attempt, wake_at), seq in zip(lost, take_seq(tx, len(lost)), strict=True):
         # A sensor between two pokes ran nothing: it lost nothing, however often its node is replaced.
-        outcome = Outcome.CANCELLED if wake_at is not None and wake_at > now else Outcome.LOST
+        outcome = Outcome.LOST if wake_at is None else Outcome.CANCELLED
         tx.execute(
             update(ATTEMPT)
             .where(ATTEMPT.c.block_run_id == block_run_id, ATTEMPT.c.attempt == attempt)

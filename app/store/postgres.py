@@ -115,7 +115,7 @@ async def first_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
     """Connect for the first time. Raises StoreUnavailable with address and cause, be it away or not for us."""
     try:
         connection = await engine.connect()
-    except (OSError, DBAPIError, *_AWAY) as error:
+    except (DBAPIError, asyncpg.PostgresError, *_AWAY) as error:
         cause = str(getattr(error, "orig", None) or error) or type(error).__name__
         address = engine.url.set(drivername="postgresql").render_as_string()
         raise StoreUnavailable(

@@ -81,6 +81,9 @@ CASES = {
         body=b"{}",
         headers={"content-type": "application/json; charset=utf-16"},
     ),
+    "a compressed body": Case(
+        415, "unsupported_media_type", body=b"{}", headers={**JSON, "content-encoding": "gzip"}
+    ),
     "wrong host": Case(421, "wrong_host", headers={"host": "evil.example"}),
     "foreign origin": Case(403, "forbidden", headers={"origin": "https://evil.example"}),
     "an origin that hides": Case(403, "forbidden", headers={"origin": "null"}),
@@ -119,6 +122,8 @@ CASES = {
     "unknown cause": get("/api/v1/pipeline_runs?cause=luck", 422, pointer="cause"),
     "made-up cursor": get("/api/v1/pipeline_runs?cursor=42", 422, pointer="cursor"),
     "cursor of another list": get("/api/v1/pipeline_runs?cursor=c2NoZWR1bGU6MQ", 422, pointer="cursor"),
+    "filter with a NUL": get("/api/v1/pipeline_runs?pipeline_uuid=a%00b", 422, pointer="pipeline_uuid"),
+    "trigger filter with a NUL": get("/api/v1/pipeline_schedules?pipeline_uuid=%00", 422, pointer="pipeline_uuid"),
     "cursor with a NUL": get("/api/v1/pipelines?cursor=%00", 422, pointer="cursor"),
     "wrong method": Case(405, "method_not_allowed", method="DELETE", path="/api/v1/pipelines"),
     "method of nobody": Case(405, "method_not_allowed", method="BREW", path="/livez"),

@@ -151,7 +151,22 @@ async def test_the_triggers_are_listed_with_the_quarantined_one(api: httpx.Async
 async def test_the_probes_answer(api: httpx.AsyncClient) -> None:
     assert (await api.get("/livez")).json() == {"status": "alive"}
     assert (await api.get("/readyz")).json() == {"status": "ready"}
-    assert (await api.get("/health")).status_code == 200
+    health = (await api.get("/health")).json()
+    assert health["ready"] and [node["lease_until"] for node in health["nodes"]] == [None]  # SQLite has no lease
+
+
+async def test_a_head_is_a_get_without_its_body(api: httpx.AsyncClient) -> None:
+    for path in ("/livez", "/docs", "/docs-static/swagger-ui.css", f"{V1}/pipelines"):
+        whole, head = await api.get(path), await api.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert (await api.head("/nowhere")).status_code == 404
+    assert (await api.head(f"{V1}/pipelines/hello/pipeline_runs")).status_code == 405
+
+
+async def test_the_bare_address_leads_to_the_page(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/", follow_redirects=True)
+    assert answer.status_code == 200 and answer.url.path == "/docs"
 
 
 async def test_every_answer_carries_a_request_id_and_protects_browsers(api: httpx.AsyncClient) -> None:

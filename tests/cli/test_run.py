@@ -122,6 +122,27 @@ def test_another_run_goes_on_beside_one_that_is_then_interrupted(invoke: Invoke,
         assert database.execute("SELECT status FROM pipeline_run").fetchall() == [("cancelled",)]
 
 
+def test_a_reader_that_leaves_does_not_end_the_run(project: Path) -> None:
+    with subprocess.Popen(
+        [BIN / "runwright", "run", project, "hello"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as going:
+        assert going.stdout is not None and going.stderr is not None
+        going.stdout.readline()
+        going.stdout.close()
+        errors = going.stderr.read()
+    assert (going.returncode, errors) == (0, b"")
+    with closing(sqlite3.connect(project / ".runwright" / "cli" / "runwright.db")) as database:
+        assert database.execute("SELECT status FROM pipeline_run").fetchall() == [("completed",)]
+
+
+def test_the_numbers_of_runs_have_no_gaps(invoke: Invoke, project: Path) -> None:
+    said = [invoke("run", project, "hello")[1] for _ in range(3)]
+    assert [re.search(r"hello: run (\d+)", text)[1] for text in said] == ["1", "2", "3"]  # type: ignore[index]
+
+
 def test_a_terminal_shows_a_tree(project: Path) -> None:
     ours, theirs = pty.openpty()
     command = [BIN / "runwright", "run", project, "hello"]

@@ -126,7 +126,18 @@ def test_an_open_bind_needs_a_key(invoke: Invoke, project: Path) -> None:
     assert invoke("start", project, "--host", "0.0.0.0", RUNWRIGHT_ADMIN_KEY="short")[0] == 78
 
 
-def test_senseless_settings_are_refused(invoke: Invoke, project: Path) -> None:
-    code, _, errors = invoke("start", project, RUNWRIGHT_DRAIN_S="-1")
+@pytest.mark.parametrize(
+    ("name", "value"), [("DRAIN_S", "-1"), ("LOG_LEVEL", "loud"), ("WORKERS", "many"), ("HOME", "/dev/null/home")]
+)
+def test_senseless_settings_are_refused(invoke: Invoke, project: Path, name: str, value: str) -> None:
+    code, _, errors = invoke("start", project, "--port", "0", **{f"RUNWRIGHT_{name}": value})
     assert code == 78
-    assert "RUNWRIGHT_DRAIN_S" in errors
+    assert f"RUNWRIGHT_{name}" in errors
+
+
+def test_a_database_that_does_not_answer_is_one_clear_line(invoke: Invoke, project: Path) -> None:
+    url = "postgresql://me:secret@127.0.0.1:1/runs"
+    code, _, errors = invoke("start", project, "--port", "0", "--database-url", url)
+    assert code == 7
+    assert errors.startswith("runwright: The database postgresql://me:***@127.0.0.1:1/runs cannot be used: ")
+    assert len(errors.splitlines()) == 2

@@ -53,4 +53,8 @@ def test_the_tree_hangs_each_block_on_its_first_upstream() -> None:
     drawn = lines[-5:]
     assert drawn[0].startswith("✗ etl  run 7")
     assert drawn[1] == "└── ✗ a  1.2 s  attempt 2  ValueError: no"
-    assert drawn[2:] == ["    ├── ✗ b", "    │   └── ✗ d  also after c", "    └── ✗ c"]
+    assert drawn[2:] == [
+        "    ├── ✗ b  upstream failed",
+        "    │   └── ✗ d  upstream failed  also after c",
+        "    └── ✗ c  upstream failed",
+    ]

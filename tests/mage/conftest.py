@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import invoke  # noqa: F401 - a fixture of this folder too
 from tests.conftest import BACKENDS
 from tests.mage.database import Mage
+from tests.postgres import Server
 
 PIPELINE = """
 name: {uuid}
@@ -43,18 +44,21 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=BACKENDS)
-def mage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mage]:
+def mage(request: pytest.FixtureRequest) -> Mage:
     """Mage's database, empty, on each backend."""
-    if request.param == "sqlite":
-        yield Mage(f"sqlite:///{tmp_path / 'mage-ai.db'}")
-        return
-    server = request.getfixturevalue("postgres")
-    name = server.create()
-    yield Mage(server.url(name), server)
-    server.drop(name)
+    found: Mage = request.getfixturevalue(f"mage_{request.param}")
+    return found
 
 
 @pytest.fixture
 def mage_sqlite(tmp_path: Path) -> Mage:
     """Mage's database, empty, on SQLite."""
     return Mage(f"sqlite:///{tmp_path / 'mage-ai.db'}")
+
+
+@pytest.fixture
+def mage_postgresql(postgres: Server) -> Iterator[Mage]:
+    """Mage's database, empty, on Postgres."""
+    name = postgres.create()
+    yield Mage(postgres.url(name), postgres)
+    postgres.drop(name)

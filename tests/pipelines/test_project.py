@@ -116,6 +116,12 @@ def test_a_fault_names_file_and_line(project, text: str, message: str) -> None:
     assert message in caught.value.detail
 
 
+def test_a_file_that_is_none_is_a_fault(project) -> None:
+    (project.root / "metadata.yaml").mkdir()
+    with pytest.raises(ProjectInvalid, match=r"^metadata.yaml"):
+        load_project(project.root)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProjectInvalid, match="there is no project folder"):
         load_project(tmp_path / "nothing")

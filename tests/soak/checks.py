@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from app.models.columns import from_us
 from app.scheduler.progress import MAX_LOST
-from app.store.db import open_database
+from app.store.opening import open_database
 from tests import invariants
 
 T = TypeVar("T")

@@ -15,11 +15,12 @@ from app import clock
 from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.store import nodes, ownership, runs
-from app.store.db import Tx, open_database
+from app.store.db import Tx
 from app.store.journal import Journal
 from app.store.journal_postgres import PostgresJournal
 from app.store.launch import admit
 from app.store.lease import Lease
+from app.store.opening import open_database
 from app.store.sqlite import SqliteDatabase
 from app.store.units import Close, Finish, Start, Unit, Verdict
 from tests.soak.proxy import Proxy, wire

@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import StartRefused, StoreUnavailable
 from app.store import migrate
-from app.store.db import Tx, open_database
+from app.store.db import Tx
 from app.store.ids import Ids
+from app.store.opening import open_database
 from app.store.sql import META, take_seq
 from tests.store.conftest import Bench
 
@@ -47,7 +48,7 @@ async def test_a_constraint_is_told_to_its_caller(bench: Bench) -> None:
 
 
 async def test_a_read_cannot_write(bench: Bench) -> None:
-    with pytest.raises((StoreUnavailable, Exception), match=r"(?i)read-?only"):
+    with pytest.raises(StoreUnavailable):
         await bench.db.read(put, "a")
 
 
@@ -115,7 +116,7 @@ async def test_a_newer_schema_is_refused(bench: Bench) -> None:
 async def test_a_second_service_on_one_sqlite_file_is_refused(sqlite_url: str) -> None:
     first, second = open_database(sqlite_url), open_database(sqlite_url)
     await first.open()
-    with pytest.raises(StartRefused, match="another service"):
+    with pytest.raises(StartRefused, match="Another service"):
         await second.open()
     await first.close()
 

@@ -8,7 +8,7 @@ import sys
 import time
 from _thread import _count as running_threads
 
-from . import asking, attempt, decorators, faults, frames, logs, project
+from . import asking, attempt, faults, frames, logs, project, shim
 from .link import Link
 
 TYPE_CHECKING = False
@@ -114,7 +114,7 @@ def serve(fd: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     project.extend_path(os.getcwd())
-    decorators.install()
+    shim.install()
     try:
         Worker(fd).serve()
     except (OSError, frames.BrokenFrame) as error:

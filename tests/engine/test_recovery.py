@@ -1,0 +1,650 @@
+"""What becomes of runs when their node stops, dies, hangs or loses its database; and of two ends at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app import clock
+from app.errors import StoreUnavailable
+from app.executors.base import BlockCall, BlockResult
+from app.models.rows import RunRow
+from app.models.states import BlockStatus, NodeState, Outcome, RunStatus
+from app.scheduler.engine import Engine, running
+from app.scheduler.launch import LaunchRequest
+from app.scheduler.progress import MAX_LOST
+from app.scheduler.runstate import of_rows
+from app.store import launch as launching
+from app.store import nodes, ownership, runs, schedules
+from app.store.db import Tx
+from app.store.opening import open_database
+from tests.engine.conftest import Scripted, World, done, failed, statuses, until
+from tests.invariants import assert_hold
+from tests.soak.proxy import wire
+
+S = BlockStatus
+LATER = {"upstream_blocks": [], "retry_config": {"retries": 1, "delay": 600}}
+
+
+class Gate:
+    """A block that runs until the test opens it; what it then gives is `result`."""
+
+    def __init__(self, result: BlockResult | None = None) -> None:
+        self.entered, self.open = asyncio.Event(), asyncio.Event()
+        self.result = result or done(1)
+
+    async def __call__(self, call: BlockCall) -> BlockResult:
+        self.entered.set()
+        await self.open.wait()
+        return self.result
+
+
+async def fails(call: BlockCall) -> BlockResult:
+    return failed()
+
+
+async def not_yet(call: BlockCall) -> BlockResult:
+    return BlockResult(Outcome.COMPLETED, value_false=True)
+
+
+async def launch(engine: Engine, uuid: str = "etl", **request: Any) -> RunRow:
+    return await engine.launch(LaunchRequest(pipeline_uuid=uuid, **request))
+
+
+async def parked(engine: Engine, run_id: int) -> None:
+    await until(lambda: run_id in engine.fleet.parking and run_id not in engine.fleet.active)
+
+
+async def first_run(engine: Engine) -> int:
+    async with asyncio.timeout(10):
+        while not (found := await engine.db.read(runs.page, limit=1)):
+            await asyncio.sleep(0.01)
+    return found[0].id
+
+
+async def change(engine: Engine, statement: str, **values: Any) -> None:
+    def run(tx: Tx) -> None:
+        tx.execute(text(statement), values)
+
+    await engine.db.write(run)
+
+
+@asynccontextmanager
+async def dying(engine: Engine, executor: Scripted) -> AsyncIterator[Engine]:
+    """An engine whose node is declared dead at the end, with everything it was doing."""
+    async with running(engine):
+        yield engine
+        await engine.db.write(nodes.fence, [engine.node_id], now=clock.now())
+        engine.fleet.leave()
+        await executor.stop()
+
+
+# Hand-over and takeover
+
+
+async def test_a_run_in_the_middle_is_handed_over_and_its_finished_blocks_stay_finished(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"], "c": ["b"]})
+    gate = world.executor.plays["b"] = Gate()
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await gate.entered.wait()
+    gate.open.set()
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert (found.status, found.epoch) == (RunStatus.COMPLETED, 2)
+        assert world.executor.ran() == ["a", "b", "b", "c"]
+        assert [a.outcome for a in blocks["b"].attempts] == [Outcome.LOST, Outcome.COMPLETED]
+
+
+async def test_a_run_of_a_dead_node_goes_on_from_its_finished_blocks(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = world.executor.plays["b"] = Gate()
+    engine = world.engine()
+    async with dying(engine, world.executor):
+        run = await launch(engine)
+        await gate.entered.wait()
+    gate.open.set()
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert found.status is RunStatus.COMPLETED
+        assert [len(b.attempts) for b in blocks.values()] == [1, 2]
+
+
+async def test_a_parked_run_is_handed_over_with_its_time(world: World) -> None:
+    again = {"upstream_blocks": [], "retry_config": {"retries": 1, "delay": 1.5}}
+    world.pipeline("etl", {"a": again})
+    world.executor.plays["a"] = fails
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await parked(engine, run.id)
+        before = (await world.look(engine, run.id))[1]["a"].wake_at
+    world.executor.plays.clear()
+    async with world.serving() as engine:
+        assert (await world.look(engine, run.id))[1]["a"].wake_at == before
+        assert await engine.wait(run.id, 10)
+        assert before is not None and clock.now() >= before
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_runs_that_wait_for_admission_are_found_by_the_next_service(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    gate = world.executor.plays["a"] = Gate()
+    async with world.serving(run_slots=1) as engine:
+        first = await launch(engine)
+        waiting = [await launch(engine) for _ in range(3)]
+        assert {run.status for run in waiting} == {RunStatus.INITIAL}
+    gate.open.set()
+    async with world.serving(run_slots=1, scheduling=True) as engine:
+        for run in (first, *waiting):
+            assert await engine.wait(run.id, 15)
+            assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_a_cancel_that_nobody_could_carry_out_is_carried_out_by_the_heir(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = world.executor.plays["a"] = Gate()
+    engine = world.engine()
+    async with dying(engine, world.executor):
+        run = await launch(engine)
+        await gate.entered.wait()
+        await engine.db.write(ownership.cancel, run.id, reason="asked", now=clock.now())
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert found.status is RunStatus.CANCELLED
+        assert statuses(blocks) == {"a": S.CANCELLED, "b": S.CANCELLED}
+        assert world.executor.ran() == ["a"]
+
+
+async def test_a_waiting_sensor_survives_any_number_of_restarts(world: World) -> None:
+    sensor = {"type": "sensor", "upstream_blocks": [], "configuration": {"interval": 600}}
+    world.pipeline("etl", {"wait": sensor})
+    world.executor.plays["wait"] = not_yet
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await parked(engine, run.id)
+    for _ in range(MAX_LOST + 2):
+        async with world.serving() as engine:
+            await parked(engine, run.id)
+            assert (await world.look(engine, run.id))[0].status is RunStatus.RUNNING
+            await change(engine, "UPDATE block_run SET wake_at = :at", at=long_ago(engine))
+    world.executor.plays.clear()
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+def long_ago(engine: Engine) -> Any:
+    """A moment that the dialect's raw SQL understands: the sensor is due, so each service pokes it once."""
+    at = clock.now() - timedelta(seconds=1)
+    return at if engine.db.dialect == "postgresql" else int(at.timestamp() * 1_000_000)
+
+
+async def test_a_run_that_waits_for_a_worker_is_not_blamed_for_the_deaths_of_its_nodes(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    for _ in range(4):
+        await world.executor.places.acquire()
+    for number in range(MAX_LOST + 3):
+        engine = world.engine()
+        async with dying(engine, world.executor):
+            if not number:
+                run = await launch(engine)
+            await until(lambda: run.id in engine.fleet.active)
+    for _ in range(4):
+        world.executor.places.release()
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_a_block_that_takes_its_node_with_it_is_given_up(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = world.executor.plays["a"] = Gate()
+    engine = world.engine()
+    async with dying(engine, world.executor):
+        run = await launch(engine)
+        await gate.entered.wait()
+    for _ in range(MAX_LOST - 1):
+        gate.entered.clear()
+        engine = world.engine()
+        async with dying(engine, world.executor):
+            await gate.entered.wait()
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        found, _ = await world.look(engine, run.id)
+        assert (found.status, found.status_reason) == (RunStatus.FAILED, "recovery limit")
+        assert len(world.executor.calls) == MAX_LOST
+
+
+async def test_rows_that_make_no_sense_end_their_run_and_not_the_service(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    world.pipeline("good", {"g": []})
+    world.executor.plays["a"] = Gate()
+    async with world.serving() as engine:
+        bad = await launch(engine)
+    engine = world.engine()
+    db = open_database(world.url)
+    await db.open()
+    version = await db.read(
+        lambda tx: tx.execute(text("SELECT definition FROM pipeline_version")).scalar_one()
+    )
+
+    def define(tx: Tx, definition: str) -> None:
+        tx.execute(
+            text("UPDATE pipeline_version SET definition = :d WHERE pipeline_uuid = 'etl'"), {"d": definition}
+        )
+
+    await db.write(define, '{"from": "another version"}')
+    await db.close()
+    async with running(engine):
+        assert await engine.wait(bad.id, 10)
+        assert (await world.look(engine, bad.id))[0].status_reason == "internal_error"
+        assert (await world.run(engine, "good"))[0].status is RunStatus.COMPLETED
+        await engine.db.write(define, version)
+        await assert_hold(engine.db)
+
+
+async def test_a_run_of_ours_that_nobody_drives_is_taken_up_again(world: World) -> None:
+    """As when the answer to a launch was lost: it is on record as running here, its first block too."""
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = world.executor.plays["a"] = Gate()
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await gate.entered.wait()
+        engine.fleet.active[run.id].leave()  # forgotten by the node, still on its name
+        await world.executor.stop()
+        await until(lambda: run.id not in engine.fleet.active)
+        gate.open.set()
+        await engine.passes.recover()
+        await engine.passes.recover()
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert (found.status, found.epoch) == (RunStatus.COMPLETED, 2)
+        assert [a.outcome for a in blocks["a"].attempts] == [Outcome.LOST, Outcome.COMPLETED]
+
+
+async def test_two_wake_ups_of_a_run_make_one_runner(world: World) -> None:
+    world.pipeline("etl", {"a": LATER, "b": []})
+    world.executor.plays["a"] = fails
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await parked(engine, run.id)
+        resumed = await engine.db.read(runs.load, run.id)
+        assert resumed is not None
+        engine.fleet.wake(run.id)
+        state = of_rows(resumed)
+        engine.fleet.begin(state, engine.fleet.permits(None, state.pipeline), {})
+        first = engine.fleet.active[run.id]
+        engine.fleet.parking.take(run.id)
+        await until(lambda: not engine.fleet._loading)
+        assert engine.fleet.active.get(run.id) in (first, None)
+        await engine.cancel(run.id)
+        assert await engine.wait(run.id, 10)
+
+
+# Stopping
+
+
+async def test_a_run_that_is_claimed_while_its_node_leaves_is_left_to_others(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with asyncio.timeout(20), world.serving() as engine:
+        async with engine.intake._claiming:
+            launching = asyncio.create_task(launch(engine))
+            await asyncio.sleep(0.05)
+            engine.fleet.leave()
+        run = await launching
+        assert run.owner == engine.node_id
+        assert not engine.fleet.active
+        assert world.executor.places._value == 4
+    async with world.serving() as engine:
+        assert await engine.wait(run.id, 10)
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_a_stop_does_not_wait_for_a_database_that_is_away(postgres_url: str, world_at: Any) -> None:
+    async with wire(postgres_url) as proxy:
+        world = world_at(proxy.url)
+        world.pipeline("etl", {"a": [], "b": ["a"]})
+        gate = world.executor.plays["a"] = Gate()
+        engine = world.engine()
+        async with asyncio.timeout(40), running(engine):
+            run = await launch(engine)
+            await gate.entered.wait()
+            await proxy.down()
+            gate.open.set()
+            await until(lambda: bool(engine._journal._in_flight))
+        await proxy.up()
+    world = world_at(postgres_url)
+    async with world.serving() as engine:
+        await engine.db.write(
+            nodes.fence,
+            [n.id for n in await engine.db.read(nodes.alive) if n.id != engine.node_id],
+            now=clock.now(),
+        )
+        await engine.passes.recover()
+        assert await engine.wait(run.id, 10)
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_launches_on_their_way_are_answered_at_a_stop(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    engine = world.engine()
+    async with asyncio.timeout(20):
+        async with running(engine):
+            await engine.intake._claiming.acquire()  # somebody claims, for ever
+            launching = asyncio.create_task(launch(engine))
+            await asyncio.sleep(0.05)
+        with pytest.raises(StoreUnavailable):
+            await launching
+
+
+async def test_a_drain_longer_than_the_lease_is_no_death(
+    postgres_url: str, world_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths: list[str] = []
+    monkeypatch.setattr("app.scheduler.engine._die", deaths.append)
+    world = world_at(postgres_url)
+    world.pipeline("etl", {"a": []})
+    gate = world.executor.plays["a"] = Gate()
+    engine = world.engine(lease_s=2.0, scheduling=True)
+    async with running(engine, drain_s=10):
+        run = await launch(engine)
+        await gate.entered.wait()
+        asyncio.get_running_loop().call_later(4.0, gate.open.set)
+    assert deaths == []
+    async with world.serving() as engine:
+        assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
+
+
+async def test_a_node_with_a_wrong_clock_fences_nobody(postgres_url: str, world_at: Any) -> None:
+    world, other = world_at(postgres_url), world_at(postgres_url)
+    try:
+        async with world.serving() as first:
+            clock.adjust(timedelta(hours=1))
+            async with other.serving() as second:
+                alive = {node.id: node.state for node in await second.db.read(nodes.alive)}
+                assert alive == {first.node_id: NodeState.LIVE, second.node_id: NodeState.LIVE}
+                assert abs(clock.now() - clock.host_now()) < timedelta(seconds=5)
+    finally:
+        clock.adjust(timedelta(0))
+
+
+async def test_a_second_node_takes_over_while_the_first_still_lives(postgres_url: str, world_at: Any) -> None:
+    """The first is fenced with a block running: its result is refused, the second's counts."""
+    one, two = world_at(postgres_url), world_at(postgres_url)
+    one.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = one.executor.plays["a"] = Gate()
+    async with running(one.engine()) as first, two.serving() as second:
+        run = await launch(first)
+        await gate.entered.wait()
+        await second.db.write(nodes.fence, [first.node_id], now=clock.now())
+        await second.passes.recover()
+        assert await second.wait(run.id, 10)
+        gate.open.set()
+        await until(lambda: not first.fleet.active)
+        found, blocks = await two.look(second, run.id)
+        assert (found.status, found.owner) == (RunStatus.COMPLETED, second.node_id)
+        assert [a.outcome for a in blocks["a"].attempts] == [Outcome.LOST, Outcome.COMPLETED]
+        assert one.executor.places._value == 4
+        assert two.executor.ran() == ["a", "b"]
+
+
+@pytest.fixture
+def world_at(tmp_path: Path) -> Any:
+    """Worlds on databases of the test's choice, with one project."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "metadata.yaml").write_text("name: project\n")
+    return lambda url: World(folder, url)
+
+
+async def test_a_launch_whose_answer_was_lost_still_runs(postgres_url: str, world_at: Any) -> None:
+    async with wire(postgres_url) as proxy:
+        world = world_at(proxy.url)
+        world.pipeline("etl", {"a": [], "b": ["a"]})
+        async with world.serving() as engine:
+            await world.run(engine, "etl")
+            proxy.swallow = b"COMMIT"
+            with pytest.raises(StoreUnavailable):
+                await launch(engine)
+            (lost, _) = await engine.db.read(runs.page, limit=2)
+            await engine.passes.recover()
+            await engine.passes.recover()
+            assert await engine.wait(lost.id, 10)
+            assert (await world.look(engine, lost.id))[0].status is RunStatus.COMPLETED
+            assert world.executor.places._value == 4
+
+
+# Two things at once
+
+
+async def test_a_poke_and_a_failure_that_end_together_end_the_run(world: World) -> None:
+    sensor = {"type": "sensor", "upstream_blocks": [], "configuration": {"interval": 600}}
+    world.pipeline("etl", {"bad": [], "wait": sensor})
+    bad, poke = Gate(failed()), Gate(BlockResult(Outcome.COMPLETED, value_false=True))
+    world.executor.plays |= {"bad": bad, "wait": poke}
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await asyncio.gather(bad.entered.wait(), poke.entered.wait())
+        bad.open.set()
+        poke.open.set()
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert (found.status, found.status_reason) == (RunStatus.FAILED, "block_failed: bad")
+        assert statuses(blocks) == {"bad": S.FAILED, "wait": S.CANCELLED}
+
+
+async def test_two_failures_at_once_end_a_run_whose_third_block_waits_for_a_worker(world: World) -> None:
+    world.executor = Scripted(2)
+    world.pipeline("etl", {"x": [], "y": [], "z": []})
+    x, y = Gate(failed("x")), Gate(failed("y"))
+    world.executor.plays |= {"x": x, "y": y}
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await asyncio.gather(x.entered.wait(), y.entered.wait())
+        x.open.set()
+        y.open.set()
+        assert await engine.wait(run.id, 10)
+        found, blocks = await world.look(engine, run.id)
+        assert found.status is RunStatus.FAILED
+        assert blocks["z"].status is S.CANCELLED
+        assert world.executor.places._value == 2
+
+
+async def test_a_run_that_is_ended_from_outside_gives_its_places_back_once(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    gate = world.executor.plays["a"] = Gate()
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await gate.entered.wait()
+        assert await engine.db.write(
+            ownership.abort, run.id, engine.node_id, 1, reason="test", now=clock.now()
+        )
+        gate.open.set()
+        await until(lambda: not engine.fleet.active)
+        assert world.executor.places._value == 4
+
+
+async def test_a_batch_of_launches_that_fails_starts_nothing_by_halves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that was held for the first try of a launch is another's by its second try."""
+    world.executor = Scripted(1)
+    world.pipeline("etl", {"a": []})
+    others: list[asyncio.Task[Any]] = []
+    async with world.serving() as engine:
+        earlier, _ = await world.run(engine, "etl")
+        take, write, ids = engine._run_ids.take, engine.db.write, iter(["new", "used"])
+
+        async def take_a_used_one(count: int = 1) -> range:
+            found = await take(count)
+            return found if next(ids) == "new" else range(earlier.id, earlier.id + 1)
+
+        async def write_while_another_waits(fn: Any, *args: Any, **kwargs: Any) -> Any:
+            if fn is launching.launch and not others:
+                others.append(asyncio.create_task(world.executor.acquire(None)))
+                await asyncio.sleep(0)
+            return await write(fn, *args, **kwargs)
+
+        monkeypatch.setattr(engine._run_ids, "take", take_a_used_one)
+        monkeypatch.setattr(engine.db, "write", write_while_another_waits)
+        good, bad = await asyncio.gather(launch(engine), launch(engine), return_exceptions=True)
+        assert isinstance(good, RunRow)
+        assert isinstance(bad, Exception)
+        (await others[0]).release()
+        assert await engine.wait(good.id, 10)
+        assert (await world.look(engine, good.id))[0].status is RunStatus.COMPLETED
+        assert world.executor.places._value == 1
+
+
+# Times
+
+
+async def test_a_parked_run_ends_at_its_deadline(world: World) -> None:
+    world.pipeline("etl", {"a": LATER, "b": ["a"]})
+    world.triggers("etl", {"name": "once", "schedule_interval": "@once", "settings": {"timeout": 1}})
+    world.executor.plays["a"] = fails
+    async with world.serving(scheduling=True) as engine:
+        run_id = await first_run(engine)
+        assert await engine.wait(run_id, 5)
+        found, blocks = await world.look(engine, run_id)
+        assert (found.status, found.status_reason) == (RunStatus.FAILED, "timeout")
+        assert statuses(blocks) == {"a": S.CANCELLED, "b": S.CANCELLED}
+
+
+async def test_a_later_poke_that_hangs_ends_with_the_sensor_s_timeout(world: World) -> None:
+    sensor = {"type": "sensor", "upstream_blocks": [], "configuration": {"interval": 0.05}, "timeout": 1}
+    world.pipeline("etl", {"wait": sensor})
+    pokes = 0
+
+    async def second_hangs(call: BlockCall) -> BlockResult:
+        nonlocal pokes
+        pokes += 1
+        if pokes > 1:
+            await asyncio.Event().wait()
+        return BlockResult(Outcome.COMPLETED, value_false=True)
+
+    world.executor.plays["wait"] = second_hangs
+    async with world.serving() as engine:
+        found, blocks = await world.run(engine, "etl")
+        assert found.status is RunStatus.FAILED
+        assert [a.outcome for a in blocks["wait"].attempts] == [Outcome.TIMEOUT]
+
+
+async def test_stop_during_a_retry_wait_beside_a_running_block(world: World) -> None:
+    world.pipeline("etl", {"a": LATER, "slow": []})
+    slow = Gate()
+    world.executor.plays |= {"a": fails, "slow": slow}
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await slow.entered.wait()
+        async with asyncio.timeout(10):
+            while (await world.look(engine, run.id))[1]["a"].status is not S.QUEUED:
+                await asyncio.sleep(0.01)
+        await engine.cancel(run.id)
+        assert await engine.wait(run.id, 5)
+        assert statuses((await world.look(engine, run.id))[1]) == {"a": S.CANCELLED, "slow": S.CANCELLED}
+
+
+async def test_a_block_run_limit_holds_along_chains(world: World) -> None:
+    world.pipeline(
+        "etl",
+        {"a": [], "b": ["a"], "c": [], "d": ["c"], "e": [], "f": ["e", "b"]},
+        concurrency_config={"block_run_limit": 1},
+    )
+    async with world.serving() as engine:
+        assert (await world.run(engine, "etl"))[0].status is RunStatus.COMPLETED
+        assert world.executor.at_once == 1
+        assert world.executor.places._value == 4
+
+
+# Triggers
+
+
+async def test_always_on_goes_on_whichever_node_made_the_newest_id(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    world.triggers("etl", {"name": "always", "schedule_interval": "@always_on"})
+    async with world.serving(scheduling=True) as engine:
+        assert await engine.wait(await first_run(engine), 10)
+        engine._run_ids._next, engine._run_ids._end = 50_000, 51_000
+        await wait_for_runs(engine, 2)  # of a block of ids far up
+        await change(
+            engine, "UPDATE id_block SET next_id = next_id - 150000 WHERE name = 'pipeline_run'"
+        ) if 0 else None
+        engine._run_ids._next, engine._run_ids._end = 5000, 6000  # and now of one below, as of another node
+        await wait_for_runs(engine, 4)
+
+
+async def wait_for_runs(engine: Engine, count: int) -> None:
+    async with asyncio.timeout(12):
+        while len(await engine.db.read(runs.page, limit=100)) < count:
+            await asyncio.sleep(0.05)
+
+
+async def test_always_on_comes_back_with_its_pipeline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.scheduler.passes.BROKEN_S", 0.5)
+    world.pipeline("etl", {"a": []})
+    world.triggers("etl", {"name": "always", "schedule_interval": "@always_on"})
+    definition = world.folder / "pipelines" / "etl" / "metadata.yaml"
+    good = definition.read_text()
+    definition.write_text("blocks: 7\n")
+    async with world.serving(scheduling=True) as engine:
+        async with asyncio.timeout(10):
+            while not await engine.db.read(
+                lambda tx: tx.execute(text("SELECT 1 FROM schedule_slot")).first()
+            ):
+                await asyncio.sleep(0.05)
+        definition.write_text(good)
+        await wait_for_runs(engine, 1)
+
+
+async def test_a_slot_that_cannot_be_written_hurts_no_other_trigger(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    each = {"schedule_interval": "* * * * * *"}
+    world.triggers("etl", {"name": "bad", **each}, {"name": "good", **each})
+    async with world.serving(scheduling=True) as engine:
+        await wait_for_runs(engine, 1)
+        page = {row.name: row for row in await engine.db.read(schedules.page, limit=9)}
+        ahead = clock.now() + timedelta(seconds=3)
+        slots = [
+            schedules.NewSlot(
+                execution_date=ahead.replace(microsecond=0) + timedelta(seconds=n),
+                outcome="missed",
+                reason="x",
+            )  # type: ignore[arg-type]
+            for n in range(5)
+        ]
+        bad = page["bad"]
+        await engine.db.write(schedules.write_slots, bad, slots, node_id="test", now=clock.now())
+        async with asyncio.timeout(15):
+            while (found := await engine.db.read(schedules.get, bad.id)) is None or found.error is None:
+                await asyncio.sleep(0.05)
+        before = len(await engine.db.read(runs.page, limit=100, schedule_id=[page["good"].id]))
+        async with asyncio.timeout(10):
+            while len(await engine.db.read(runs.page, limit=100, schedule_id=[page["good"].id])) <= before:
+                await asyncio.sleep(0.05)
+        await change(engine, "DELETE FROM schedule_slot WHERE decided_by = 'test'")
+
+
+async def test_a_change_of_triggers_waits_for_a_database_that_is_away(
+    postgres_url: str, world_at: Any
+) -> None:
+    async with wire(postgres_url) as proxy:
+        world = world_at(proxy.url)
+        world.pipeline("etl", {"a": []})
+        async with world.serving() as engine:
+            await engine.passes.sync()
+            await proxy.down()
+            world.triggers("etl", {"name": "new", "schedule_interval": "@daily"})
+            with pytest.raises(StoreUnavailable):
+                await engine.passes.sync()
+            await proxy.up()
+            await engine.passes.sync()
+            assert [row.name for row in await engine.db.read(schedules.page, limit=9)] == ["new"]
