@@ -16,16 +16,19 @@ import signal
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from secrets import token_hex
 from typing import Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import __version__
 from app.auth import require_safe_bind
-from app.errors import StartRefused
+from app.errors import RunwrightError, StartRefused
 from app.main import create_app
 from app.models.states import ScheduleStatus
+from app.routers import problems
 from app.scheduler.engine import Engine, running
 from app.settings import Settings
 from app.store import about, schedules
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 #: How long a connection with an answer under way may go on once the engine has stopped.
 _CLOSE_S: Final = 1
 EXIT_FORCED: Final = 75
+#: Bytes of a request's head (line and headers), give or take what the first read brings.
+_HEAD_LIMIT: Final = 64 * 1024
 #: Triggers counted at the start.
 _COUNTED: Final = 1000
 
@@ -53,6 +58,7 @@ def serve(settings: Settings) -> int:
         config = uvicorn.Config(
             app,
             lifespan="off",  # the engine starts and stops here: its refusals must reach the caller
+            http=_Protocol,
             ws="none",
             access_log=False,
             log_config=None,
@@ -93,6 +99,51 @@ def _refuse(host: str, port: int, error: OSError) -> NoReturn:
             hint=f"Choose another: PORT={port + 1} make start, or runwright start --port {port + 1}",
         )
     raise PortTaken(f"Cannot listen on {host}, port {port}: {error.strerror or error}.")
+
+
+class _HeadTooLarge(RunwrightError):
+    code, status, title = "request_head_too_large", 431, "Request head too large"
+
+
+class _NoHttp(RunwrightError):
+    code, status, title = "malformed_request", 400, "Malformed request"
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, but a request's head has an end, and what is no HTTP gets a problem as well."""
+
+    _in_head = False
+    _head = 0
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is complete."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came. The parser collects a head in memory, however long: one sender could fill it."""
+        before = self._in_head
+        super().data_received(data)
+        if before and self._in_head and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > _HEAD_LIMIT:
+                self._refuse(_HeadTooLarge(f"The head of the request is larger than {_HEAD_LIMIT} bytes."))
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        self._refuse(_NoHttp(msg))
+
+    def _refuse(self, error: RunwrightError) -> None:
+        scope = {problems.REQUEST_ID: token_hex(8)}
+        answer = problems.respond(scope, error, headers={"Connection": "close"})
+        head = [f"HTTP/1.1 {error.status} {error.title}".encode(), *map(b": ".join, answer.raw_headers)]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
+        self.transport.close()
 
 
 class _Http(uvicorn.Server):
@@ -167,7 +218,9 @@ class _Service:
         if settings.paused:
             log.info("paused   no trigger fires here until a start without --paused; what is launched runs")
         elif self._engine.first_start:
-            log.info("first    start of this project: from now on its active triggers run here (not: --paused)")
+            log.info(
+                "first    start of this project: from now on its active triggers run here (not: --paused)"
+            )
 
 
 async def _triggers(engine: Engine) -> str:

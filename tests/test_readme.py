@@ -94,9 +94,9 @@ def terminal(quickstart: Path) -> Iterator[Terminal]:
 def test_the_tour_is_true(terminal: Terminal) -> None:
     said = [terminal.type(block) for block in tour()]
     everything = "\n".join(said)
-    assert '"uuid":"shop"' in everything and '"name":"every_minute"' in everything
-    assert '"status":"completed"' in said[2] and "Ada" in said[2]
-    assert '"status":"cancelled"' in said[3]
+    assert '"uuid": "shop"' in everything and '"name": "every_minute"' in everything
+    assert '"status": "completed"' in said[2] and "Ada" in said[2]
+    assert '"text": "count_one: 1"' in said[3] and '"status": "cancelled"' in said[3]
     assert "HELLO, ADA!" in everything and "no note today" in everything
     assert re.search(r"ValueError.*custom/greet\.py:\d+", said[-1], re.DOTALL)
     newest = "/api/v1/pipeline_runs?pipeline_uuid=slow_count&limit=1"

@@ -315,7 +315,9 @@ class Engine:
         waits = next_due is not None and not self.settings.paused
         lag = max(0.0, (now - next_due) / timedelta(seconds=1)) if next_due and waits else 0.0
         alive = await self.db.read(nodes.alive)
-        lease = {} if self._lease is not None else {"lease_until": None}  # SQLite: its file's lock is the lease
+        lease = (
+            {} if self._lease is not None else {"lease_until": None}
+        )  # SQLite: its file's lock is the lease
         return {
             "ready": self.ready,
             "paused": self.settings.paused,

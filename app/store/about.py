@@ -31,11 +31,12 @@ def sqlite_version() -> str:
 
 
 async def schema(url: str) -> str:
-    """The state of a database's schema in words, without changing it."""
+    """The state of a database's schema in words, without changing it. Raises StartRefused for a newer program's."""
     database = open_database(url, exclusive=False)
     await database.open()
     try:
         version = await database.read(migrate.current)
+        await database.read(migrate.check)
     finally:
         await database.close()
     if version == migrate.HEAD:

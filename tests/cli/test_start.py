@@ -45,6 +45,8 @@ def test_it_serves_announces_itself_and_stops_on_a_signal(invoke: Invoke, projec
         ).json()
         assert run["status"] == "completed"
         assert_oversize_is_refused(client.base_url)
+        assert_a_head_without_end_is_refused(client.base_url)
+        assert_what_is_no_http_is_refused(client.base_url)
         assert_a_second_service_is_refused(invoke, project)
         going.send_signal(signal.SIGTERM)
         _, log = going.communicate(timeout=30)
@@ -82,6 +84,36 @@ def assert_oversize_is_refused(url: httpx.URL) -> None:
         answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"application/problem+json" in answer and b"connection: close" in answer.lower()
+
+
+def assert_a_head_without_end_is_refused(url: httpx.URL) -> None:
+    """The parser would collect it in memory."""
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        try:
+            for _ in range(64):
+                connection.sendall(b"x" * 0x10000)
+        except OSError:
+            pass  # it hung up on us, as it should
+        assert_problem(connection.recv(4096), 431)
+
+
+def assert_what_is_no_http_is_refused(url: httpx.URL) -> None:
+    for sent in (
+        b"\x16\x03\x01 hello TLS",
+        b"GET /livez HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
+        b"\r\n" * 9 + b"?\r\n\r\n",
+    ):
+        with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+            connection.sendall(sent)
+            assert_problem(connection.recv(4096), 400)
+
+
+def assert_problem(answer: bytes, status: int) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in head and b"connection: close" in head.lower()
+    assert json.loads(body)["status"] == status
 
 
 def test_a_second_signal_does_not_wait_for_blocks(project: Path) -> None:
@@ -127,7 +159,8 @@ def test_an_open_bind_needs_a_key(invoke: Invoke, project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("DRAIN_S", "-1"), ("LOG_LEVEL", "loud"), ("WORKERS", "many"), ("HOME", "/dev/null/home")]
+    ("name", "value"),
+    [("DRAIN_S", "-1"), ("LOG_LEVEL", "loud"), ("WORKERS", "many"), ("HOME", "/dev/null/home")],
 )
 def test_senseless_settings_are_refused(invoke: Invoke, project: Path, name: str, value: str) -> None:
     code, _, errors = invoke("start", project, "--port", "0", **{f"RUNWRIGHT_{name}": value})

@@ -17,6 +17,7 @@ import pytest
 from app.client import Client, Retries
 from tests.api.project import make_project
 from tests.cli.conftest import BIN, environment
+from tests.cli.conftest import invoke as invoke  # the command line, as a fixture
 
 #: Quick, so that a test of repeating costs nothing.
 QUICK = Retries(count=6, first_s=0.01, cap_s=0.05)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.cli.import_mage import Wishes, import_from_mage
 from app.models.states import ScheduleStatus
 from app.store import schedules
 from app.store.opening import open_database
@@ -171,6 +172,22 @@ def test_an_imported_trigger_that_is_saved_in_a_file_stays_the_same_one(
     assert rows(database_url)[7].managed_by == "file"
     _, report, _ = run(invoke, root, mage_sqlite, "--into", database_url)
     assert results(report) == {7: "unchanged"}
+
+
+async def test_on_postgres_an_import_works_beside_a_running_service(
+    root: Path, mage_sqlite: Mage, postgres_url: str
+) -> None:
+    mage_sqlite.trigger(1, "from CRM", "API")
+    mage_sqlite.trigger(2, "often", "TIME", schedule_interval="* * * * * *")
+    wishes = Wishes(into=postgres_url)
+    async with serving(app_on(root, database_url=postgres_url)) as client:
+        code = await asyncio.to_thread(import_from_mage, root, mage_sqlite.url, wishes, "json")
+        assert code == 0
+        answer = await client.post(f"/api/pipeline_schedules/1/pipeline_runs/{1:032x}")
+        assert answer.status_code == 200, answer.text
+        async with asyncio.timeout(20):
+            while not (await client.get("/api/v1/pipeline_schedules/2/slots")).json()["items"]:
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.import_mage import Wishes, import_from_mage
 from app.models.rows import ScheduleRow
 from app.models.states import ScheduleStatus, ScheduleType
 from app.store import schedules
@@ -185,7 +186,8 @@ def test_a_dry_run_reports_the_same_and_makes_nothing(invoke: Invoke, root: Path
 async def test_a_call_with_the_old_url_starts_a_run(root: Path, mage_sqlite: Mage) -> None:
     everything(mage_sqlite)
     add_pipeline(root, "etl", triggers="triggers:\n- {name: filed, schedule_type: api, status: active}\n")
-    await asyncio.to_thread(_import, root, mage_sqlite)
+    wishes = Wishes(repo_path=OLD_PATH)
+    await asyncio.to_thread(import_from_mage, root, mage_sqlite.url, wishes, "json")
     async with serving(app_on(root)) as client:
         for id, variables in ((3, {"who": "crm"}), (4, {}), (13, {})):
             answer = await client.post(f"/api/pipeline_schedules/{id}/pipeline_runs/{id:032x}")
@@ -201,12 +203,6 @@ async def test_a_call_with_the_old_url_starts_a_run(root: Path, mage_sqlite: Mag
         draft = {"pipeline_uuid": "etl", "name": "new", "schedule_type": "api"}
         made = await client.post("/api/v1/pipeline_schedules", json=draft)
         assert made.status_code == 201 and made.json()["id"] > 40, "ids of Mage are not given out again"
-
-
-def _import(root: Path, mage: Mage) -> None:
-    from app.cli.import_mage import Wishes, import_from_mage
-
-    import_from_mage(root, mage.url, Wishes(repo_path=OLD_PATH), "json")
 
 
 def test_a_service_that_serves_the_database_is_in_the_way(

@@ -1,5 +1,8 @@
-"""`make soak`: SOAK_KILLS kills (100), SOAK_DATABASE=sqlite|postgres, SOAK_SERVICES (1; more need Postgres),
-SOAK_SEED (random; printed), SOAK_ROUNDS (1) soaks one after the other, SOAK_KEEP=folder for what is left of a bad one."""
+"""`make soak`: kill a real service at random moments, and check everything after each kill.
+
+`SOAK_KILLS` (100), `SOAK_DATABASE` (sqlite or postgres), `SOAK_SERVICES` (1; more of them need Postgres), `SOAK_SEED`
+(random, printed), `SOAK_ROUNDS` (1) soaks one after the other, `SOAK_KEEP`: a folder for what is left of a bad one.
+"""
 
 import os
 import random

@@ -1,0 +1,212 @@
+"""The commands that speak to a service, typed at a real one."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.client import Client
+from tests.cli.conftest import BIN, Invoke, environment
+from tests.client.conftest import Service
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RUNWRIGHT_URL", "RUNWRIGHT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def rows(said: str) -> list[list[str]]:
+    return [re.split(r" {2,}", line.strip()) for line in said.splitlines()]
+
+
+def test_pipelines(invoke: Invoke, service: Service) -> None:
+    code, out, _ = invoke("pipelines", "ls", "--server", service.url)
+    assert code == 0 and rows(out)[0] == ["PIPELINE", "STATUS", "BLOCKS", "DESCRIPTION"]
+    assert ["hello", "ok", "2", "greets"] in rows(out)
+    assert any(row[:2] == ["invalid", "invalid"] and "metadata.yaml:" in row[3] for row in rows(out))
+    code, out, _ = invoke("pipelines", "show", "hello", "-s", service.project)
+    assert code == 0 and ["shout", "transformer", "greet", "transformers/shout.py"] in rows(out)
+    code, out, _ = invoke("pipelines", "show", "hello", "-o", "json", "-s", service.url)
+    assert json.loads(out)["blocks"][0]["uuid"] == "greet"
+
+
+def test_a_run_from_launch_to_retry(invoke: Invoke, service: Service, client: Client) -> None:
+    at = ("-s", service.url)
+    vars_ = ("--runtime-vars", '{"name": "Ada"}')
+    code, out, _ = invoke("runs", "launch", "hello", *vars_, *at)
+    assert code == 0
+    run_id = re.fullmatch(r"run (\d+) of hello is \w+\n", out)[1]  # type: ignore[index]
+    code, out, _ = invoke("runs", "logs", run_id, "-f", *at)
+    assert code == 0 and [line.split(" ", 1)[1] for line in out.splitlines()] == [
+        "greet | hello Ada",
+        "shout | shouting HELLO ADA",
+    ]
+    code, out, _ = invoke("runs", "logs", run_id, "--block", "shout", "-o", "json", *at)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["shouting HELLO ADA"]
+    code, out, _ = invoke("runs", "show", run_id, *at)
+    assert code == 0 and re.search(r"^variables: +\{\"name\": \"Ada\"\}$", out, re.M)
+    assert rows(out)[-1][:3] == ["shout", "completed", "1"]
+    code, out, _ = invoke("runs", "ls", "--pipeline", "hello", "--status", "completed", "--limit", "1", *at)
+    assert code == 0 and rows(out)[1][:4] == [run_id, "hello", "completed", "api"]
+    code, out, _ = invoke("runs", "retry", run_id, "--from", "shout", "--watch", *at)
+    assert code == 0 and "shouting HELLO ADA" in out and "hello Ada" not in out
+    code, out, _ = invoke("runs", "ls", "--limit", "1", "-o", "json", *at)
+    assert json.loads(out)[0]["retry_of"] == int(run_id)
+
+
+def test_watching_shows_what_happened_in_its_order(invoke: Invoke, service: Service) -> None:
+    code, out, _ = invoke("runs", "launch", "hello", "--watch", "-s", service.url)
+    assert code == 0
+    said = [re.sub(r" in .*", "", line.split(" ", 1)[1]) for line in out.splitlines()]
+    assert re.fullmatch(r"hello: run \d+, 2 blocks", said[0])
+    assert said[1:] == [
+        "greet: started",
+        "greet | hello world",
+        "greet: completed",
+        "shout: started",
+        "shout | shouting HELLO WORLD",
+        "shout: completed",
+        "hello: completed",
+    ]
+
+
+def test_the_exit_code_says_how_a_watched_run_ended(invoke: Invoke, service: Service) -> None:
+    code, out, _ = invoke("runs", "launch", "broken_code", "--watch", "-s", service.url)
+    assert code == 1 and "explode: failed" in out and "ValueError: no luck today" in out
+    code, out, _ = invoke("runs", "show", re.search(r"run (\d+)", out)[1], "-s", service.url)  # type: ignore[index]
+    assert "ValueError: no luck today (custom/explode.py:4)" in out
+
+
+def test_a_terminal_shows_a_tree_and_gives_it_back_when_interrupted(service: Service, client: Client) -> None:
+    run = client.launch("slow")
+    ours, theirs = pty.openpty()
+    command = [BIN / "runwright", "runs", "watch", str(run.id), "-s", service.url]
+    shown = b""
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=subprocess.PIPE, env=environment(TERM="xterm", COLUMNS="100")
+    ) as going:
+        os.close(theirs)
+        while b"waiting" not in shown:
+            shown += os.read(ours, 65536)
+        going.send_signal(signal.SIGINT)
+        while chunk := _read(ours):
+            shown += chunk
+        _, errors = going.communicate(timeout=30)
+    os.close(ours)
+    assert going.returncode == 130
+    assert f"run {run.id} goes on".encode() in errors
+    assert "wait_long" in shown.decode() and shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1
+    assert client.cancel(run.id).id == run.id
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # the other side is closed
+        return b""
+
+
+def test_a_run_is_cancelled(invoke: Invoke, service: Service, client: Client) -> None:
+    run = client.launch("slow")
+    code, out, _ = invoke("runs", "cancel", str(run.id), "-s", service.url)
+    assert code == 0 and f"run {run.id} of slow is" in out
+    assert client.wait(run.id, timeout=30).status == "cancelled"
+
+
+def test_triggers(invoke: Invoke, service: Service) -> None:
+    at = ("-s", service.url)
+    code, out, _ = invoke("triggers", "create", "hello", "by cli", "--interval", "@daily", "-o", "json", *at)
+    made = json.loads(out)
+    assert code == 0 and (made["schedule_type"], made["status"]) == ("time", "active")
+    one = str(made["id"])
+    assert invoke("triggers", "pause", one, *at)[1] == f"trigger {one} (hello/by cli) is inactive\n"
+    assert invoke("triggers", "resume", one, *at)[1].startswith(
+        f"trigger {one} (hello/by cli) is active, next: 20"
+    )
+    code, out, _ = invoke("triggers", "ls", "--pipeline", "hello", *at)
+    assert any(row[:6] == [one, "hello", "by cli", "time", "@daily", "active"] for row in rows(out))
+    assert any(row[2] == "unreadable" and "error" in row for row in rows(out))
+    code, out, _ = invoke("triggers", "trigger", one, "--watch", *at)
+    assert code == 0 and "greet | hello world" in out
+    assert invoke("triggers", "slots", one, *at)[0] == 0
+    assert re.search(r"^name: +by cli$", invoke("triggers", "show", one, *at)[1], re.M)
+    assert invoke("triggers", "delete", one, *at)[:2] == (0, f"trigger {one} is deleted\n")
+    code, out, _ = invoke("triggers", "create", "hello", "callable", *at)
+    token = re.search(r"^token: +(\S+)$", out, re.M)
+    assert token is not None
+    (other,) = re.findall(r"^id: +(\d+)$", out, re.M)
+    assert invoke("triggers", "rotate-token", other, *at)[1].strip() not in ("", token[1])
+    assert invoke("triggers", "delete", other, *at)[0] == 0
+
+
+def test_exit_codes_are_stable(invoke: Invoke, service: Service, tmp_path: Path) -> None:
+    at = ("-s", service.url)
+    assert invoke("runs", "show", "999999", *at)[0] == 3
+    assert invoke("pipelines", "show", "hallo", *at)[0] == 3
+    assert invoke("runs", "ls", "--status", "gone", *at)[0] == 2
+    assert invoke("runs", "ls", "-o", "xml", *at)[0] == 2
+    assert invoke("runs", "launch", "hello", "--runtime-vars", "[]", *at)[0] == 2
+    assert invoke("triggers", "pause", "1", *at)[0] == 5
+    assert invoke("runs", "ls", "-s", "http://127.0.0.1:1")[0] == 7
+    code, _, errors = invoke("runs", "ls", "-s", tmp_path)
+    assert code == 7 and "runwright start" in errors
+    code, _, errors = invoke("runs", "ls", "-s", "nowhere")
+    assert code == 2 and "neither an address nor a folder" in errors
+
+
+def test_the_service_is_found_by_the_environment_or_the_folder(
+    invoke: Invoke, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("pipelines", "ls", RUNWRIGHT_URL=service.url)[0] == 0
+    monkeypatch.chdir(service.project)
+    assert invoke("pipelines", "ls")[0] == 0
+
+
+SCRIPT = """
+import sys
+
+from mage_ai.orchestration.triggers.api import trigger_pipeline
+
+# Trigger and wait for completion
+pipeline_run = trigger_pipeline(
+    pipeline_uuid='hello',
+    variables={'date': '2024-01-01'},
+    check_status=True,
+    poll_interval=60,  # Check every 60 seconds
+    error_on_failure=True,
+)
+print(sys.argv, __name__, pipeline_run.status)
+import beside
+sys.exit(beside.CODE)
+"""
+
+
+def execute(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    line = [BIN / "runwright", "exec", *command]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment())
+
+
+def test_a_plain_script_runs_as_it_is(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("CODE = 9\n")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = execute("-s", service.url, script, "one", "--two", "-s")
+    assert done.returncode == 9, done.stderr
+    assert f"['{script}', 'one', '--two', '-s'] __main__ completed" in done.stdout
+
+
+def test_what_a_script_does_not_handle_shows_where(service: Service, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from runwright.client import trigger_pipeline\n\n\ntrigger_pipeline('hallo', variables={'a': 1})\n"
+    )
+    done = execute("-s", service.url, script)
+    assert done.returncode == 3
+    assert 'script.py", line 4' in done.stderr and "hallo" in done.stderr
+    assert execute(tmp_path / "nothing.py").returncode == 3
