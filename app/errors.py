@@ -11,6 +11,7 @@ RunwrightError
 │   └── ScheduleNotFound
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,18 @@ class FieldError:
 
     pointer: str
     message: str
+
+
+def sentence(text: str) -> str:
+    """A detail or a hint as it is shown: a sentence, unless it begins with a place or a name.
+
+    >>> sentence("there is no pipeline 'a'"), sentence("limit: must be 1"), sentence("a.yaml:4: is empty")
+    ("There is no pipeline 'a'.", 'limit: must be 1', 'a.yaml:4: is empty')
+    """
+    if not re.match("[a-z]+ ", text):
+        return text
+    ends = text[-1] in ".?!:" or "/" in text.rpartition(" ")[2]
+    return text[0].upper() + text[1:] + ("" if ends else ".")
 
 
 class RunwrightError(Exception):

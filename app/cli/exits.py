@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import typer
 
-from app.errors import RunwrightError, StartRefused
+from app.errors import RunwrightError, StartRefused, sentence
 
 
 class Exit(IntEnum):
@@ -74,7 +74,7 @@ def explained() -> Iterator[None]:
         raise typer.Exit(Exit.INTERRUPTED) from None
     else:
         return
-    say(refused.detail, refused.hint)
+    say(sentence(refused.detail), sentence(refused.hint))
     raise typer.Exit(code_of(refused))
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from app import clock
 from app.events import BlockEnded, BlockStarted
 from app.models.rows import BlockRow, LogRow, RunRow
-from app.models.states import BlockStatus
+from app.models.states import BLOCK_TERMINAL, BlockStatus
 
 
 class PlainView:
@@ -23,7 +23,10 @@ class PlainView:
 
     def begin(self, run: RunRow, blocks: Sequence[BlockRow], graph: Mapping[str, Sequence[str]]) -> None:
         """Name the run."""
-        count = f"{len(blocks)} block" + ("" if len(blocks) == 1 else "s")
+        running = sum(
+            row.attempt > 0 or row.status not in BLOCK_TERMINAL for row in blocks
+        )  # less the carried
+        count = f"{running} block" + ("" if running == 1 else "s")
         self._line(f"{run.pipeline_uuid}: run {run.id}, {count}")
 
     def log(self, line: LogRow) -> None:

@@ -181,12 +181,16 @@ def show_log(
 
 
 @runs.command("watch")
-def watch_run(run_id: RunId, server: Server = None) -> None:
-    """Show a run until it is over. Exits with 0 when it completed, with 1 when not."""
+def watch_run(
+    run_id: RunId,
+    timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Watch no longer.")] = None,
+    server: Server = None,
+) -> None:
+    """Show a run until it is over. Exits with 0 when it completed, with 1 when not, with 6 when it goes on."""
     with explained():
         from app.cli.watch import watch
 
-        raise typer.Exit(watch(server, run_id))
+        raise typer.Exit(watch(server, run_id, timeout))
 
 
 @runs.command("launch")

@@ -33,25 +33,28 @@ _RUN_FIELDS: Final = {
 _BLOCK_FIELDS: Final = {"id", "pipeline_run_id", "block_uuid", "status", "attempt", "started_at", "error"}
 
 
-def watch(server: str | None, run_id: int) -> int:
+def watch(server: str | None, run_id: int, timeout_s: float | None) -> int:
     """Show a run until it is over; the exit code says how it ended."""
-    return follow(find_service(server), run_id)
+    return follow(find_service(server), run_id, timeout_s)
 
 
-def follow(service: Service, run_id: int) -> int:
+def follow(service: Service, run_id: int, timeout_s: float | None = None) -> int:
     """The same, of a service that was found already."""
     try:
-        return asyncio.run(_follow(service, run_id))
+        return asyncio.run(_follow(service, run_id, timeout_s))
+    except TimeoutError:
+        say(f"run {run_id} is not over after {timeout_s:g} s; it goes on")
+        return Exit.TIMEOUT
     except KeyboardInterrupt:
         say(f"run {run_id} goes on", hint=f"Look again: runwright runs watch {run_id}")
         return Exit.INTERRUPTED
 
 
-async def _follow(service: Service, run_id: int) -> int:
+async def _follow(service: Service, run_id: int, timeout_s: float | None) -> int:
     async with service.async_client() as client:
         run = await client.run(run_id)
         graph = await _graph(client, run)
-    async with service.async_client(patient=True) as client:
+    async with asyncio.timeout(timeout_s), service.async_client(patient=True) as client:
         return await _Watch(client, run, graph).run()
 
 

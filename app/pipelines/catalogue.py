@@ -87,8 +87,8 @@ class Catalogue:
         """
         return self._snapshot.unread_triggers
 
-    def get(self, uuid: str) -> Pipeline:
-        """The pipeline of that name. Raises PipelineNotFound, or PipelineInvalid with file and line."""
+    def entry(self, uuid: str) -> CatalogueEntry:
+        """The pipeline folder of that name, usable or not. Raises PipelineNotFound with the nearest name."""
         entries = self._snapshot.entries
         if (entry := entries.get(uuid)) is None:
             near = did_you_mean(uuid[:255], entries)
@@ -97,6 +97,11 @@ class Catalogue:
                 or "See the folders under pipelines/ that hold a metadata.yaml."
             )
             raise PipelineNotFound(f"there is no pipeline '{uuid[:255]}'", hint=hint)
+        return entry
+
+    def get(self, uuid: str) -> Pipeline:
+        """The pipeline of that name. Raises PipelineNotFound, or PipelineInvalid with file and line."""
+        entry = self.entry(uuid)
         if entry.pipeline is None:
             raise PipelineInvalid(
                 str(entry.error), hint="Mend the file; changes are seen within a second or so."

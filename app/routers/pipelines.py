@@ -3,10 +3,9 @@
 from fastapi import APIRouter, Response
 
 from app.auth import Access, needs
-from app.errors import PipelineNotFound
 from app.models.pipeline import Block, Pipeline
 from app.models.schemas import BlockDefinition, Page, PipelineDefinition, PipelineRun, RunCreate
-from app.pipelines.catalogue import Catalogue, CatalogueEntry
+from app.pipelines.catalogue import CatalogueEntry
 from app.routers import cursors, problems
 from app.routers.asks import Cursor, EngineDep, Limit, PipelineUuid, Prefer, wait_of
 from app.routers.door import Door
@@ -33,7 +32,7 @@ async def list_pipelines(
 @needs(Access.VIEWER)
 async def get_pipeline(uuid: PipelineUuid, engine: EngineDep) -> PipelineDefinition:
     """One pipeline with its blocks in an order in which they can run."""
-    return _definition(_entry(engine.catalogue, uuid))
+    return _definition(engine.catalogue.entry(uuid))
 
 
 @router.post(
@@ -71,14 +70,6 @@ async def start_run(
         idempotency=key,
     )
     return await answer_with_run(engine, run, response, wait_s)
-
-
-def _entry(catalogue: Catalogue, uuid: str) -> CatalogueEntry:
-    for entry in catalogue.entries():
-        if entry.uuid == uuid:
-            return entry
-    catalogue.get(uuid)  # raises, with the nearest name
-    raise PipelineNotFound(f"there is no pipeline '{uuid}'")
 
 
 def _definition(entry: CatalogueEntry) -> PipelineDefinition:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.errors import FieldError, RunwrightError
+from app.errors import FieldError, RunwrightError, sentence
 from app.models.schemas import Problem
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class NotReady(RunwrightError):
 def respond(scope: Scope, error: RunwrightError, *, headers: Mapping[str, str] | None = None) -> Response:
     """The problem response for `error`."""
     hidden = error.status >= 500 and not isinstance(error, NotReady)
-    detail = _FIXED.get(error.status, _FIXED[500]) if hidden else error.detail
+    detail = _FIXED.get(error.status, _FIXED[500]) if hidden else sentence(error.detail)
     problem: dict[str, Any] = {
         "type": f"urn:runwright:problem:{error.code}",
         "title": error.title,
@@ -63,7 +63,7 @@ def respond(scope: Scope, error: RunwrightError, *, headers: Mapping[str, str] |
         "request_id": scope.get(REQUEST_ID, ""),
     }
     if error.hint and not hidden:
-        problem["hint"] = error.hint
+        problem["hint"] = sentence(error.hint)
     if error.errors:
         problem["errors"] = [
             {"pointer": fault.pointer, "message": fault.message} for fault in error.errors[:_MAX_ERRORS]

@@ -22,7 +22,7 @@ from app.scheduler.borrow import borrowed
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
 from app.scheduler.launch import LaunchRequest
-from app.scheduler.node import provably_dead, this_node
+from app.scheduler.node import provably_dead, set_clock, this_node
 from app.scheduler.passes import Passes
 from app.scheduler.requests import Requests
 from app.scheduler.timers import Timers
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 EXIT_FENCED = 75
 POLL_S = 1.0
 RECOVER_S = 3.0
+FORGET_S = 3600.0
 
 
 MakeExecutors = Callable[[str, Sequence[str]], tuple[Executor, Executor | None]]
@@ -68,8 +69,7 @@ class Engine:
         self.db: Database = open_database(settings.store_url)
         self.bus = Bus()
         self.ready = False
-        #: whether the database is this project's since this start
-        self.first_start = False
+        self.first_start = False  # the database is this project's since this start
         #: set once the service stops: whoever holds a stream open lets go
         self.closing = False
         self._hurried = asyncio.Event()
@@ -127,8 +127,7 @@ class Engine:
         await self.passes.recover()
         if self._scheduling:
             self._start_timers()
-            if not self.settings.paused:
-                await self._tick()
+            await self._tick()
         self.ready = True
 
     def _build(self, tools: Tools, group: asyncio.TaskGroup) -> None:
@@ -159,7 +158,7 @@ class Engine:
 
     async def _become_node(self) -> list[str]:
         """Register, with the dead of this host fenced first; returns their ids."""
-        await self._set_clock()
+        await set_clock(self.db)
         now = clock.now()
         lease_until = now + timedelta(seconds=self.settings.lease_s)
         self.me = replace(self.me, started_at=now, lease_until=lease_until)
@@ -173,19 +172,13 @@ class Engine:
             self._lease.start()
         return dead
 
-    async def _set_clock(self) -> None:
-        """Go by the database's clock from the start: leases, ours and those of others, are judged by it."""
-        asked = clock.host_now()
-        if (database_now := await self.db.read(nodes.database_clock)) is not None:
-            clock.adjust(database_now - (asked + (clock.host_now() - asked) / 2))
-
     def _start_timers(self) -> None:
         timers = self._timers
-        if not self.settings.paused:
-            timers.every(1.0, "tick", self._guarded("tick", self._tick))
+        timers.every(1.0, "tick", self._guarded("tick", self._tick))
         timers.every(POLL_S, "poll", self._guarded("poll", self.passes.poll))
         timers.every(1.0, "sync", self._guarded("sync", self.passes.sync))
         timers.every(RECOVER_S, "recover", self._guarded("recover", self.passes.recover), jitter_s=1)
+        timers.every(FORGET_S, "forget", self._guarded("forget", self.passes.forget), jitter_s=60)
         timers.start()
 
     async def _mark_alive(self) -> None:
@@ -195,6 +188,8 @@ class Engine:
             await asyncio.sleep(self.settings.lease_s / 8)
 
     async def _tick(self) -> None:
+        if self.settings.paused:
+            return
         next_due = await self.passes.tick()
         now = clock.now()
         if next_due is not None and now < next_due < now + timedelta(seconds=1.5):
@@ -312,8 +307,8 @@ class Engine:
         """What an operator looks at first. Raises StoreUnavailable."""
         now = clock.now()
         next_due = await self.db.read(schedules.next_due)
-        waits = next_due is not None and not self.settings.paused
-        lag = max(0.0, (now - next_due) / timedelta(seconds=1)) if next_due and waits else 0.0
+        waits = None if self.settings.paused else next_due
+        lag = max(0.0, (now - waits) / timedelta(seconds=1)) if waits else 0.0
         alive = await self.db.read(nodes.alive)
         lease = (
             {} if self._lease is not None else {"lease_until": None}

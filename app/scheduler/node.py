@@ -5,8 +5,10 @@ import uuid
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app import __version__
+from app import __version__, clock
 from app.models.states import NodeState
+from app.store import nodes
+from app.store.db import Database
 from app.store.nodes import NodeRow
 
 
@@ -52,12 +54,19 @@ def this_node(*, now: datetime, lease_s: float) -> NodeRow:
     )
 
 
-def provably_dead(nodes: list[NodeRow], me: NodeRow, *, only_one: bool) -> list[NodeRow]:
+async def set_clock(db: Database) -> None:
+    """Go by the database's clock, if it has its own: leases, ours and those of others, are judged by it."""
+    asked = clock.host_now()
+    if (database_now := await db.read(nodes.database_clock)) is not None:
+        clock.adjust(database_now - (asked + (clock.host_now() - asked) / 2))
+
+
+def provably_dead(found: list[NodeRow], me: NodeRow, *, only_one: bool) -> list[NodeRow]:
     """Nodes that cannot be alive: on this host, and their process is gone or is another one.
 
     `only_one`: the database lets in one service at a time (SQLite's file lock), so every other node is dead.
     """
-    return [node for node in nodes if node.id != me.id and (only_one or _is_gone(node, me))]
+    return [node for node in found if node.id != me.id and (only_one or _is_gone(node, me))]
 
 
 def _is_gone(node: NodeRow, me: NodeRow) -> bool:

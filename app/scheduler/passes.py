@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 #: Triggers decided in one transaction.
 BATCH = 500
+NODES_KEPT_DAYS = 7
 #: `@always_on` asks after a pipeline that is broken no more often than this.
 BROKEN_S = 60.0
 
@@ -54,7 +55,7 @@ class Passes:
         self._fleet, self._intake = fleet, intake
         self._run_ids, self._block_ids, self._schedule_ids = run_ids, block_ids, schedule_ids
         self._strays: set[int] = set()
-        self._unsynced = False
+        self._unsynced = self._more_to_take = False
         self._faults = FaultLog()
         self._ticking = asyncio.Lock()
         #: when the tick last ended, for `/health`
@@ -88,11 +89,8 @@ class Passes:
             if len(decisions) > 1:
                 return any([await self._write([decision]) for decision in decisions])
             schedule = decisions[0].schedule
-            log.exception(
-                "trigger %d ('%s') is quarantined: its slot cannot be written", schedule.id, schedule.name
-            )
-            reason = f"its slot could not be written: {type(error).__name__}"
-            await self._db.write(schedules.quarantine, schedule, reason, now=clock.now())
+            log.exception("trigger %d ('%s'): its slot cannot be written", schedule.id, schedule.name)
+            await self._quarantine(schedule, f"its slot could not be written: {type(error).__name__}")
             return False
 
     async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
@@ -107,13 +105,21 @@ class Passes:
             if table.kind == "always_on":
                 live, last_end = await self._db.read(schedules.last_run_end, schedule.id)
             plan = plan_trigger(schedule, table, now=now, live=live, last_end=last_end)
+            if plan.fire is None:
+                return Decision(schedule=schedule, plan=plan)
+            return await self._with_run(schedule, plan, plan.fire, now)
         except InvalidInput as error:
-            log.warning("trigger %d ('%s') is quarantined: %s", schedule.id, schedule.name, error)
-            await self._db.write(schedules.quarantine, schedule, str(error), now=now)
-            return None
-        if plan.fire is None:
-            return Decision(schedule=schedule, plan=plan)
-        return await self._with_run(schedule, plan, plan.fire, now)
+            await self._quarantine(schedule, str(error))
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # belongs to one trigger; the tick is for all of them
+            log.exception("trigger %d ('%s') cannot be decided", schedule.id, schedule.name)
+            await self._quarantine(schedule, f"its slot could not be decided: {type(error).__name__}")
+        return None
+
+    async def _quarantine(self, schedule: ScheduleRow, reason: str) -> None:
+        log.warning("trigger %d ('%s') is quarantined: %s", schedule.id, schedule.name, reason)
+        await self._db.write(schedules.quarantine, schedule, reason, now=clock.now())
 
     async def _with_run(self, schedule: ScheduleRow, plan: Plan, date: datetime, now: datetime) -> Decision:
         request = launch.LaunchRequest(
@@ -171,6 +177,8 @@ class Passes:
     async def poll(self) -> None:
         """What a lost wake-up would have said: cancels asked for elsewhere, runs that wait."""
         await self.stop_cancelled()
+        if self._more_to_take:
+            await self._take_over()
         self._intake.want_admission()
 
     async def stop_cancelled(self) -> None:
@@ -193,7 +201,9 @@ class Passes:
     async def _take_over(self) -> None:
         if not (free := self._fleet.free):
             return
-        for taken in await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now()):
+        found = await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now())
+        self._more_to_take = len(found) == free  # most of a node's runs are parked, and soon are so again
+        for taken in found:
             log.info("run %d taken over at epoch %d", taken.run_id, taken.epoch)
             if taken.lost >= MAX_LOST:
                 await self._db.write(
@@ -206,6 +216,10 @@ class Passes:
                 )
             else:
                 self._fleet.wake(taken.run_id)
+
+    async def forget(self) -> None:
+        """Drop the nodes that ended long ago."""
+        await self._db.write(nodes.forget, before=clock.now() - timedelta(days=NODES_KEPT_DAYS))
 
     async def _find_strays(self) -> None:
         """Own runs that are neither driven nor parked, twice in a row: a wake-up was lost."""

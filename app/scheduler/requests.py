@@ -10,8 +10,9 @@ from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.pipelines.catalogue import Catalogue
 from app.scheduler.launch import LaunchRequest
-from app.store import launch, ownership, runs, schedules
+from app.store import ownership, runs, schedules
 from app.store.db import Database
+from app.store.scopes import scopes_of
 
 #: A pipeline that starts a pipeline that starts … ends here.
 MAX_DEPTH = 10
@@ -72,7 +73,7 @@ class Requests:
         """Refuse a child that could only start after the ancestors that wait for it have ended."""
         family = await self._db.read(ownership.ancestors, run.id)
         caps = await self._db.read(schedules.limits, "pipeline:")
-        (scope,) = launch.scopes_of(request.pipeline_uuid, None, None, rides=True)
+        (scope,) = scopes_of(request.pipeline_uuid, None, None, rides=True)
         held = sum(1 for ancestor in family if ancestor.pipeline_uuid == request.pipeline_uuid)
         if scope in caps and caps[scope] <= held:
             raise Conflict(

@@ -77,6 +77,8 @@ class Runner:
     def stop(self, why: StopWhy) -> None:
         """Stop the run: what runs is killed, what waits is cancelled, then it closes. The first reason stands."""
         if self._why is not None or self._over.is_set():
+            if self._ending is not None and self._ending.kind == "parked":
+                self._ending = Ending("parked", clock.now())  # it comes back at once, and ends then
             return
         self._why = why
         self._halt("cancelled" if why == "cancel" else "run timed out")

@@ -13,7 +13,7 @@ from app.models.rows import ScheduleRow
 from app.models.states import RunStatus, SlotOutcome
 from app.scheduler.admission import Birth, at_birth
 from app.scheduler.timetable import Timetable
-from app.store import launch, schedules
+from app.store import launch, schedules, scopes
 from app.store.db import Tx
 from app.store.launch import NewRun
 from app.store.schedules import NewSlot
@@ -159,8 +159,8 @@ def _birth(tx: Tx, schedule: ScheduleRow) -> Birth:
     if not (settings.get("skip_if_previous_running") or settings.get("pipeline_run_limit") is not None):
         return Birth("run")
     scope = f"schedule:{schedule.id}"
-    launch.lock_scopes(tx, [scope])  # lock first; what is counted below stays true until we commit
-    return at_birth(settings, live=launch.running(tx, scope, waiting=True))
+    scopes.lock_scopes(tx, [scope])  # lock first; what is counted below stays true until we commit
+    return at_birth(settings, live=scopes.running(tx, scope, waiting=True))
 
 
 def _with_fate(run: NewRun, birth: Birth) -> NewRun:

@@ -4,13 +4,18 @@ What is due is in the database; a job only says "look now". `coalesce` and an un
 loop cost one late pass, never a lost or a doubled one.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from app import clock
+
+#: The host's clock is looked at so often; one that lost more than this against the monotonic one was set back.
+WATCH_S, STEP_S = 1.0, 2.0
 Pass = Callable[[], Awaitable[Any]]
 
 
@@ -24,6 +29,8 @@ class Timers:
         )
         # One line a skipped pass would be noise: a pass that is still running will see what is due.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._watch: asyncio.TimerHandle | None = None
+        self._seen: tuple[datetime, float] | None = None
 
     def every(self, seconds: float, name: str, work: Pass, *, jitter_s: float | None = None) -> None:
         """Run `work` every so many seconds, never twice at once."""
@@ -36,8 +43,22 @@ class Timers:
     def start(self) -> None:
         """Begin on the running loop."""
         self._scheduler.start()
+        self._look()
+
+    def _look(self) -> None:
+        """Wake every job when the host's clock was set back: APScheduler would sleep until it has caught up."""
+        wall, steady = clock.host_now(), clock.monotonic()
+        if self._seen is not None:
+            seen_wall, seen_steady = self._seen
+            if steady - seen_steady - (wall - seen_wall) / timedelta(seconds=1) > STEP_S:
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=wall)
+        self._seen = wall, steady
+        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
     def stop(self) -> None:
         """End; a pass that is running goes on to its end."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)

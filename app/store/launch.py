@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from app.models.rows import RunRow
 from app.models.states import BLOCK_TERMINAL, BlockStatus, NodeState, RunStatus
 from app.store.idempotency import Idempotency, claim
 from app.store.runs import RUN_COLUMNS, get, run_row
+from app.store.scopes import lock_scopes, running, scopes_of
 from app.store.sql import ATTEMPT, BLOCK, LIMIT, NODE, RUN, VERSION, in_chunks, insert, take_seq
 
 #: Waiting runs looked at in one pass; full scopes are left out, so that they never hide others.
@@ -87,32 +88,17 @@ class Claimer:
     left: int = 0
 
 
-def scopes_of(
-    pipeline_uuid: str, schedule_id: int | None, key: str | None, rides: bool = False
-) -> tuple[str, ...]:
-    """The scopes a run names, widest first. A run whose parent waits for it uses the parent's global place.
-
-    >>> scopes_of("etl", 7, None)
-    ('global', 'pipeline:etl', 'schedule:7')
-    """
-    found = [f"pipeline:{pipeline_uuid}"] if rides else ["global", f"pipeline:{pipeline_uuid}"]
-    if schedule_id is not None:
-        found.append(f"schedule:{schedule_id}")
-    if key is not None:
-        found.append(f"key:{key}")
-    return tuple(found)
-
-
 def launch(
     tx: Connection, runs: Sequence[NewRun], claimer: Claimer | None, *, now: datetime
 ) -> list[Launched]:
-    """Create runs with their blocks; claim at once what no limit touches while the claimer has room.
+    """Create runs with their blocks; claim at once what no limit touches while the claimer has room and none waits.
 
     A run whose dedupe key exists already is not made again: the existing one is answered, created=False.
     """
     keep_versions(tx, runs, now=now)
     if claimer is not None and not _is_alive(tx, claimer.node_id):
         claimer = None  # fenced or leaving: what it makes now is for others to start
+    first_come = claimer is None or not _any_waits(tx)  # else admission decides whose turn it is
     judged = lock_scopes(tx, {_own_scope(run) for run in runs if run.fate})
     limited = _limited_scopes(tx, runs)
     made: list[Launched] = []
@@ -121,9 +107,8 @@ def launch(
             made.append(earlier)
             continue
         run = _judge(tx, asked)
-        claims = (
-            claimer is not None and claimer.free > 0 and not run.ended and not (limited & set(_scopes(run)))
-        )
+        free = first_come and not run.ended and not (limited & set(_scopes(run)))
+        claims = free and claimer is not None and claimer.free > 0
         made.append(_insert(tx, run, claimer if claims else None, now=now))
     wait = any(m.created and not m.claimed for m in made)
     # Admission locks scopes in key order; after a lock of ours it would not: the next transaction does it.
@@ -136,6 +121,11 @@ def launch(
 def _is_alive(tx: Connection, node_id: str) -> bool:
     query = select(NODE.c.id).where(NODE.c.id == node_id, NODE.c.state == NodeState.LIVE)
     return tx.execute(query).first() is not None
+
+
+def _any_waits(tx: Connection) -> bool:
+    query = select(RUN.c.id).where(RUN.c.status == RunStatus.INITIAL, RUN.c.cancel_requested_at.is_(None))
+    return tx.execute(query.limit(1)).first() is not None
 
 
 def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> None:
@@ -335,36 +325,11 @@ def _waiting(tx: Connection, full: set[str]) -> list[Waiting]:
     ]
 
 
-def lock_scopes(tx: Connection, scopes: Iterable[str]) -> dict[str, int]:
-    """Lock the limits of these scopes, in key order; their caps."""
-    query = (
-        select(LIMIT.c.scope, LIMIT.c.cap).where(LIMIT.c.scope.in_(sorted(scopes))).order_by(LIMIT.c.scope)
-    )
-    return {row.scope: row.cap for row in tx.execute(query.with_for_update())}
-
-
 def _room(tx: Connection, scopes: set[str]) -> dict[str, int]:
     caps: dict[str, int] = {}
     for chunk in in_chunks(sorted(scopes)):
         caps.update(lock_scopes(tx, chunk))
     return {scope: cap - running(tx, scope) for scope, cap in caps.items()}
-
-
-def running(tx: Connection, scope: str, *, waiting: bool = False) -> int:
-    """How many runs of a scope run now; with `waiting`, also those that wait."""
-    kind, _, value = scope.partition(":")
-    statuses = [RunStatus.RUNNING, RunStatus.INITIAL] if waiting else [RunStatus.RUNNING]
-    query = select(func.count()).select_from(RUN).where(RUN.c.status.in_(statuses))
-    if kind == "global":
-        query = query.where(~RUN.c.rides)
-    elif kind == "pipeline":
-        query = query.where(RUN.c.pipeline_uuid == value)
-    elif kind == "schedule":
-        query = query.where(RUN.c.pipeline_schedule_id == int(value))
-    elif kind == "key":
-        query = query.where(RUN.c.concurrency_key == value)
-    count: int = tx.execute(query).scalar_one()
-    return count
 
 
 def _claim(tx: Connection, ids: Sequence[int], claimer: Claimer, *, now: datetime) -> list[RunRow]:

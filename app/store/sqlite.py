@@ -106,7 +106,7 @@ class SqliteDatabase:
             raw.execute("BEGIN")
             try:
                 return fn(tx)
-            except OperationalError as error:
+            except (OperationalError, sqlite3.OperationalError) as error:
                 raise unavailable(error) from error
             finally:
                 if raw.in_transaction:

@@ -123,7 +123,9 @@ CASES = {
     "made-up cursor": get("/api/v1/pipeline_runs?cursor=42", 422, pointer="cursor"),
     "cursor of another list": get("/api/v1/pipeline_runs?cursor=c2NoZWR1bGU6MQ", 422, pointer="cursor"),
     "filter with a NUL": get("/api/v1/pipeline_runs?pipeline_uuid=a%00b", 422, pointer="pipeline_uuid"),
-    "trigger filter with a NUL": get("/api/v1/pipeline_schedules?pipeline_uuid=%00", 422, pointer="pipeline_uuid"),
+    "trigger filter with a NUL": get(
+        "/api/v1/pipeline_schedules?pipeline_uuid=%00", 422, pointer="pipeline_uuid"
+    ),
     "cursor with a NUL": get("/api/v1/pipelines?cursor=%00", 422, pointer="cursor"),
     "wrong method": Case(405, "method_not_allowed", method="DELETE", path="/api/v1/pipelines"),
     "method of nobody": Case(405, "method_not_allowed", method="BREW", path="/livez"),

@@ -152,7 +152,9 @@ async def test_the_probes_answer(api: httpx.AsyncClient) -> None:
     assert (await api.get("/livez")).json() == {"status": "alive"}
     assert (await api.get("/readyz")).json() == {"status": "ready"}
     health = (await api.get("/health")).json()
-    assert health["ready"] and [node["lease_until"] for node in health["nodes"]] == [None]  # SQLite has no lease
+    assert health["ready"] and [node["lease_until"] for node in health["nodes"]] == [
+        None
+    ]  # SQLite has no lease
 
 
 async def test_a_head_is_a_get_without_its_body(api: httpx.AsyncClient) -> None:

@@ -7,8 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
+from app.cli.exits import code_of
+from app.cli.service import Service, find_service
+from app.client.faults import error_of
 from app.store.migrate import HEAD
 from tests.api.conftest import app_on, serving
 from tests.cli.conftest import Invoke
@@ -103,3 +107,40 @@ def test_json_is_for_programs(invoke: Invoke, project: Path) -> None:
     assert code == 0 and set(json.loads(out)[0]) == {"local", "utc"}
     code, _, errors = invoke("cron", "explain", "@daily", "-o", "yaml")
     assert code == 2 and "table or json" in errors
+
+
+def test_who_knows_the_key_of_a_service_here_need_not_name_it_twice(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RUNWRIGHT_URL", "RUNWRIGHT_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    home = project / ".runwright"
+    home.mkdir()
+    (home / "service.json").write_text('{"url": "http://127.0.0.1:7"}')
+    assert find_service(str(project)) == Service("http://127.0.0.1:7", None)
+    monkeypatch.setenv("RUNWRIGHT_ADMIN_KEY", "k" * 32)
+    assert find_service(str(project)) == Service("http://127.0.0.1:7", "k" * 32)
+    assert find_service("http://elsewhere") == Service("http://elsewhere", None)  # the key stays at home
+    monkeypatch.setenv("RUNWRIGHT_API_KEY", "mine")
+    assert find_service(str(project)).key is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, 2),
+        (401, 4),
+        (403, 4),
+        (404, 3),
+        (409, 5),
+        (412, 5),
+        (422, 2),
+        (502, 7),
+        (503, 7),
+        (504, 7),
+        (500, 1),
+    ],
+)
+def test_an_answer_of_a_service_is_an_exit_code(status: int, code: int) -> None:
+    answer = httpx.Response(status, request=httpx.Request("GET", "http://localhost/x"))
+    assert code_of(error_of(answer)) == code

@@ -14,6 +14,8 @@ from app.client import Client
 from tests.cli.conftest import BIN, Invoke, environment
 from tests.client.conftest import Service
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +112,14 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # the other side is closed
         return b""
+
+
+def test_watching_has_an_end(invoke: Invoke, service: Service, client: Client) -> None:
+    run = client.launch("slow")
+    code, out, errors = invoke("runs", "watch", str(run.id), "--timeout", "0.5", "-s", service.url)
+    assert code == 6 and f"run {run.id} is not over after 0.5 s" in errors
+    assert "slow: run" in out
+    client.cancel(run.id)
 
 
 def test_a_run_is_cancelled(invoke: Invoke, service: Service, client: Client) -> None:
@@ -210,3 +220,12 @@ def test_what_a_script_does_not_handle_shows_where(service: Service, tmp_path: P
     assert done.returncode == 3
     assert 'script.py", line 4' in done.stderr and "hallo" in done.stderr
     assert execute(tmp_path / "nothing.py").returncode == 3
+
+
+def test_the_guide_is_true(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (ROOT / "docs/guides/from-a-terminal-and-from-python.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(first.replace("http://127.0.0.1:8000", service.url), {})
+    said = capsys.readouterr().out
+    assert "hello Ada\nshouting HELLO ADA\ncompleted\n" in said and "yearly" in said
+    assert "mage_ai.orchestration.triggers.api import trigger_pipeline" in second

@@ -1,9 +1,9 @@
 """What becomes of runs when their node stops, dies, hangs or loses its database; and of two ends at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +185,9 @@ async def test_a_waiting_sensor_survives_any_number_of_restarts(world: World) ->
         assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
 
 
-def long_ago(engine: Engine) -> Any:
-    """A moment that the dialect's raw SQL understands: the sensor is due, so each service pokes it once."""
-    at = clock.now() - timedelta(seconds=1)
+def long_ago(engine: Engine, *, days: float = 0.001) -> Any:
+    """A moment in the past as the dialect's raw SQL understands it."""
+    at = clock.now() - timedelta(days=days)
     return at if engine.db.dialect == "postgresql" else int(at.timestamp() * 1_000_000)
 
 
@@ -649,3 +649,120 @@ async def test_a_change_of_triggers_waits_for_a_database_that_is_away(
             await proxy.up()
             await engine.passes.sync()
             assert [row.name for row in await engine.db.read(schedules.page, limit=9)] == ["new"]
+
+
+async def test_a_clock_that_is_set_back_stops_no_timer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    world.pipeline("etl", {"a": []})
+    async with world.serving(scheduling=True) as engine:
+        looks = 0
+        refresh = engine.catalogue.refresh
+
+        def count() -> bool:
+            nonlocal looks
+            looks += 1
+            return refresh()
+
+        monkeypatch.setattr(engine.catalogue, "refresh", count)
+        await until(lambda: looks > 0)
+        monkeypatch.setattr("apscheduler.schedulers.base.datetime", SetBack)
+        monkeypatch.setattr(clock, "host_now", lambda: SetBack.now(UTC))
+        looks = 0
+        await until(lambda: looks > 3, 8)
+        monkeypatch.undo()
+
+
+async def test_nodes_of_long_ago_are_forgotten_unless_a_run_names_them(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        first = engine.node_id
+        await world.run(engine, "etl")
+    async with world.serving() as engine:
+        idle = engine.node_id
+    async with world.serving() as engine:
+        assert await node_ids(engine) == {first, idle, engine.node_id}
+        old = long_ago(engine, days=8)
+        await change(engine, "UPDATE node SET ended_at = :at WHERE ended_at IS NOT NULL", at=old)
+        await engine.passes.forget()
+        assert await node_ids(engine) == {first, engine.node_id}
+
+
+async def node_ids(engine: Engine) -> set[str]:
+    return set(await engine.db.read(lambda tx: tx.execute(text("SELECT id FROM node")).scalars().all()))
+
+
+async def test_more_runs_than_slots_are_taken_over_one_poll_after_the_other(world: World) -> None:
+    world.pipeline("etl", {"a": LATER})
+    world.executor.plays["a"] = fails
+    async with world.serving() as engine:
+        launched = [await launch(engine) for _ in range(7)]
+        for run in launched:
+            await parked(engine, run.id)
+    async with world.serving(run_slots=2) as engine:
+        for _ in range(4):
+            await until(lambda: engine.fleet.free == 2)
+            await engine.passes.poll()
+        owned = {run_id for run_id, _ in await engine.db.read(runs.owned, engine.node_id)}
+        assert owned == {run.id for run in launched}
+
+
+async def test_a_cancel_that_meets_a_run_on_its_way_to_parking_is_not_lost(world: World) -> None:
+    world.pipeline("etl", {"a": LATER})
+    gate = world.executor.plays["a"] = Gate(failed())
+    async with world.serving() as engine:  # without timers: no poll makes up for it
+        run = await launch(engine)
+        await gate.entered.wait()
+        await engine.db.write(ownership.cancel, run.id, reason="elsewhere", now=clock.now())
+        runner = engine.fleet.active[run.id]
+        gate.open.set()
+        await until_in_this_turn(runner._over.is_set)
+        assert run.id in engine.fleet.active
+        engine.fleet.cancel(run.id)
+        assert await engine.wait(run.id, 5)
+        assert (await world.look(engine, run.id))[0].status is RunStatus.CANCELLED
+
+
+async def until_in_this_turn(condition: Callable[[], bool]) -> None:
+    """As `until`, but at the very turn of the loop in which it comes true."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_a_trigger_that_cannot_be_decided_hurts_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pipeline("etl", {"a": []})
+    world.pipeline("odd", {"b": []})
+    each = {"schedule_interval": "* * * * * *"}
+    world.triggers("etl", {"name": "good", **each})
+    world.triggers("odd", {"name": "bad", **each})
+    async with world.serving(scheduling=True) as engine:
+        get = engine.catalogue.get
+
+        def stumbles(uuid: str) -> Any:
+            if uuid == "odd":
+                raise OverflowError("whatever nobody has thought of")
+            return get(uuid)
+
+        monkeypatch.setattr(engine.catalogue, "get", stumbles)
+        await until_async(lambda: engine.db.read(schedules.page, limit=9, pipeline_uuid=["odd"]), has_error)
+        before = len(await engine.db.read(runs.page, limit=100, pipeline_uuid=["etl"]))
+        await until_async(
+            lambda: engine.db.read(runs.page, limit=100, pipeline_uuid=["etl"]),
+            lambda rows: len(rows) > before,
+        )
+
+
+async def until_async(look: Callable[[], Awaitable[Any]], condition: Callable[[Any], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition(await look()):
+            await asyncio.sleep(0.05)
+
+
+def has_error(page: list[Any]) -> bool:
+    return page[0].error is not None

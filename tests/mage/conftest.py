@@ -1,9 +1,11 @@
 """A project that Mage has run, and Mage's database of it, on each kind of database."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.cli.conftest import invoke  # noqa: F401 - a fixture of this folder too
 from tests.conftest import BACKENDS
@@ -28,6 +30,17 @@ def add_pipeline(root: Path, uuid: str, more: str = "", triggers: str = "") -> N
     (folder / "metadata.yaml").write_text(PIPELINE.format(uuid=uuid) + more)
     if triggers:
         (folder / "triggers.yaml").write_text(triggers)
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """The command sets up logging for its own process, which here is the tests'."""
+    log = logging.getLogger()
+    before = log.handlers[:], log.level
+    yield
+    log.handlers[:], level = before
+    log.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

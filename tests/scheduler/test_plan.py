@@ -114,3 +114,18 @@ def test_always_on_follows_the_end_of_the_run_before(live: bool) -> None:
 def test_always_on_begins_when_it_was_enabled() -> None:
     planned = plan(row(last_enabled_at=at("25T12:00")), timetable.parse("@always_on"), now=NOW)
     assert planned.fire == at("25T12:00")
+
+
+def test_always_on_that_was_enabled_after_its_last_run_begins_with_that_moment() -> None:
+    # It had slots of another interval after that run's end: counted from there it would never begin.
+    trigger = row(cursor_at=at("25T12:20"), last_enabled_at=at("25T12:25"))
+    planned = plan(trigger, timetable.parse("@always_on"), now=NOW, last_end=at("25T12:10"))
+    assert planned.fire == at("25T12:25")
+
+
+def test_once_never_fires_a_date_that_lies_before_what_was_decided() -> None:
+    once = timetable.parse("@once")
+    past = plan(row(cursor_at=at("25T12:00"), start_time=at("25T11:00")), once, now=NOW)
+    assert (past.fire, past.cursor_at, past.next_fire_at) == (None, at("25T12:00"), None)
+    later = plan(row(cursor_at=at("25T11:00"), last_enabled_at=at("25T12:00")), once, now=NOW)
+    assert (later.fire, later.cursor_at) == (at("25T12:00"), at("25T12:00"))

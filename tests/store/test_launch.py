@@ -101,3 +101,11 @@ async def test_a_raised_limit_lets_waiting_runs_in(bench: Bench) -> None:
     assert await bench.db.write(launch.admit, bench.claimer(), now=clock.now()) == []
     await limit(bench, "pipeline:etl", None)
     assert len(await bench.db.write(launch.admit, bench.claimer(), now=clock.now())) == 1
+
+
+async def test_a_new_run_does_not_jump_the_queue(bench: Bench) -> None:
+    (earlier,) = await bench.launch(await bench.new(), claim=False)
+    (made,) = await bench.launch(await bench.new(first=True), free=1)
+    assert (made.claimed, made.run.status) == (False, RunStatus.INITIAL)
+    run = await bench.db.read(runs.get, earlier.run.id)
+    assert run is not None and run.owner == bench.me

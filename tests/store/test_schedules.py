@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.models.rows import ScheduleRow
-from app.models.states import ScheduleStatus, ScheduleType, SlotOutcome
+from app.models.states import RunStatus, ScheduleStatus, ScheduleType, SlotOutcome
+from app.scheduler.admission import ends_at_birth
 from app.scheduler.tick import Decision, Plan, decide
-from app.store import runs, schedules
+from app.store import launch, runs, schedules
 from app.store.db import Tx
 from app.store.schedules import NewSlot
 from tests.store.conftest import AT, Bench
@@ -165,3 +167,15 @@ async def test_pages_are_in_order_and_filtered(bench: Bench) -> None:
         await trigger(bench, schedule_id, pipeline_uuid="etl" if schedule_id < 3 else "other")
     assert [r.id for r in await bench.db.read(schedules.page, limit=2, after_id=1)] == [2, 3]
     assert [r.id for r in await bench.db.read(schedules.page, limit=9, pipeline_uuid=["other"])] == [3]
+
+
+async def test_of_runs_that_race_for_a_limited_trigger_the_surplus_is_over_at_birth(bench: Bench) -> None:
+    row = await trigger(bench)
+    await bench.db.write(schedules.set_limit, f"schedule:{row.id}", 2, now=clock.now())
+    fate = partial(ends_at_birth, {"pipeline_run_limit": 2})
+    asked = [replace(await bench.new(pipeline_schedule_id=row.id), fate=fate) for _ in range(8)]
+    made = await asyncio.gather(*(bench.launch(new) for new in asked))
+    ends = [(one.run.status, one.run.status_reason) for (one,) in made if one.run.completed_at]
+    assert ends == [(RunStatus.CANCELLED, "pipeline_run_limit")] * 6
+    left = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    assert len(left) == 2, "the others wait for the next admission"
