@@ -1,6 +1,8 @@
 """`runwright doctor`: does this machine have what the project needs? Each check is a sentence and a verdict."""
 
 import asyncio
+import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from app.cli.tables import show
 from app.errors import RunwrightError
 from app.executors.pool import WorkerPool
 from app.pipelines.project import load_project
-from app.server import listen
+from app.server import PortTaken, listen
 from app.settings import Settings, environment
 from app.store import about
 
@@ -92,8 +94,22 @@ def _access(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    listen(settings.host, settings.port).close()
+    try:
+        listen(settings.host, settings.port).close()
+    except PortTaken:
+        if not _is_our_service(settings):
+            raise
+        return f"{settings.port} is taken, by this project's own service"
     return f"{settings.port} is free"
+
+
+def _is_our_service(settings: Settings) -> bool:
+    try:
+        told = json.loads((settings.home / "service.json").read_text(encoding="utf-8"))
+        os.kill(told["pid"], 0)  # what a killed service left behind tells nothing
+    except (OSError, ValueError):
+        return False
+    return str(told["url"]).endswith(f":{settings.port}")
 
 
 def _interpreter(settings: Settings) -> str:

@@ -29,18 +29,9 @@ from app.client.faults import (
     WaitTimeout,
 )
 from app.client.sending import Retries
-from app.models.schemas import (
-    BlockRun,
-    LogLine,
-    NewSchedule,
-    Outputs,
-    PipelineDefinition,
-    PipelineRun,
-    PipelineSchedule,
-    Problem,
-    RunEvent,
-    Slot,
-)
+from app.models.schemas import BlockRun, LogLine, Outputs, PipelineDefinition, PipelineRun, RunEvent
+from app.models.trigger_schemas import NewSchedule, PipelineSchedule, Slot
+from app.models.wire import Problem
 
 __all__ = [
     "AsyncClient",

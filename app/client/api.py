@@ -13,18 +13,8 @@ from app.client.faults import ClientError
 from app.client.flow import Flow, Request, Stream, call, stream
 from app.client.runners import AsyncRunner, Runner
 from app.client.sending import Retries, send
-from app.models.schemas import (
-    BlockRun,
-    LogLine,
-    NewSchedule,
-    Outputs,
-    PipelineDefinition,
-    PipelineRun,
-    PipelineSchedule,
-    RunEvent,
-    Slot,
-    Token,
-)
+from app.models.schemas import BlockRun, LogLine, Outputs, PipelineDefinition, PipelineRun, RunEvent
+from app.models.trigger_schemas import NewSchedule, PipelineSchedule, Slot, Token
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 

@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from app.client.flow import Emit, Flow, Request, Stream
 from app.client.sending import Retries, send
-from app.models.schemas import Page
+from app.models.wire import Page
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -16,7 +16,8 @@ import httpx
 from pydantic import ValidationError
 
 from app.errors import FieldError, RunwrightError
-from app.models.schemas import PipelineRun, Problem
+from app.models.schemas import PipelineRun
+from app.models.wire import Problem
 
 
 class ClientError(RunwrightError):

@@ -10,7 +10,8 @@ from app.client.calls import given, one, page, part, post
 from app.client.faults import Conflict, RunFailed, WaitTimeout
 from app.client.flow import Flow, Pause, Request
 from app.client.sending import Retries
-from app.models.schemas import NewSchedule, PipelineRun, PipelineSchedule
+from app.models.schemas import PipelineRun
+from app.models.trigger_schemas import NewSchedule, PipelineSchedule
 
 _LIVE: Final = ("initial", "running")
 #: Pauses between two looks at a run grow from the first to the last.

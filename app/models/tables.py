@@ -7,10 +7,11 @@ no behaviour; the store alone uses these classes, everybody else sees `rows.py`.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from app.models.columns import Id, Json, Text, UtcDateTime, one_of
+from app.models.columns import Id, Text, UtcDateTime, one_of
+from app.models.fields import fk_, id_, in_, json_, ref_, text_, time_
 from app.models.states import (
     BLOCK_TERMINAL,
     RUN_TERMINAL,
@@ -24,66 +25,25 @@ from app.models.states import (
     SlotOutcome,
 )
 
-metadata: MetaData = SQLModel.metadata
-metadata.naming_convention = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def _in(values: Any) -> str:
-    return "(" + ", ".join(f"'{v}'" for v in sorted(values)) + ")"
-
-
-_ENDED_RUN = f"status IN {_in(RUN_TERMINAL)}"
-_ENDED_BLOCK = f"status IN {_in(BLOCK_TERMINAL)}"
-
-
-def _fk(target: str, *, cascade: bool = False) -> ForeignKey:
-    return ForeignKey(target, ondelete="CASCADE" if cascade else None)
-
-
-def _id(**kw: Any) -> Any:
-    return Field(sa_type=Id, **kw)
-
-
-def _ref(target: str, *, cascade: bool = False, nullable: bool = True, **kw: Any) -> Any:
-    if nullable:
-        kw.setdefault("default", None)
-    return Field(sa_type=Id, nullable=nullable, sa_column_args=(_fk(target, cascade=cascade),), **kw)
-
-
-def _text(*, nullable: bool = False, **kw: Any) -> Any:
-    if nullable:
-        kw.setdefault("default", None)
-    return Field(sa_type=Text, nullable=nullable, **kw)
-
-
-def _time(*, nullable: bool = True) -> Any:
-    return Field(sa_type=UtcDateTime, nullable=True, default=None) if nullable else Field(sa_type=UtcDateTime)
-
-
-def _json(*, nullable: bool = False) -> Any:
-    return Field(sa_type=Json, nullable=True, default=None) if nullable else Field(sa_type=Json)
+metadata = SQLModel.metadata
+_ENDED_RUN = f"status IN {in_(RUN_TERMINAL)}"
+_ENDED_BLOCK = f"status IN {in_(BLOCK_TERMINAL)}"
 
 
 class Meta(SQLModel, table=True):
     """Facts about the database itself: `project_uuid`, `created_at`."""
 
     __tablename__ = "meta"
-    key: str = _text(primary_key=True)
-    value: str = _text()
+    key: str = text_(primary_key=True)
+    value: str = text_()
 
 
 class IdBlock(SQLModel, table=True):
     """Where the next block of ids begins; a node takes many at once and never gives any back."""
 
     __tablename__ = "id_block"
-    name: str = _text(primary_key=True)
-    next_id: int = _id(nullable=False)
+    name: str = text_(primary_key=True)
+    next_id: int = id_(nullable=False)
 
 
 class Node(SQLModel, table=True):
@@ -94,22 +54,22 @@ class Node(SQLModel, table=True):
         one_of("state", NodeState, "state"),
         CheckConstraint("(state IN ('stopped', 'fenced')) = (ended_at IS NOT NULL)", name="ended"),
     )
-    id: str = _text(primary_key=True)
-    host_id: str = _text()
+    id: str = text_(primary_key=True)
+    host_id: str = text_()
     pid: int = Field(sa_type=Id)
     pid_started: int = Field(sa_type=Id)
-    version: str = _text()
-    state: str = _text()
-    started_at: datetime = _time(nullable=False)
-    lease_until: datetime = _time(nullable=False)
-    ended_at: datetime | None = _time()
+    version: str = text_()
+    state: str = text_()
+    started_at: datetime = time_(nullable=False)
+    lease_until: datetime = time_(nullable=False)
+    ended_at: datetime | None = time_()
 
 
 class NodeJournal(SQLModel, table=True):
     """How many flushes of a node have committed: answers whether a lost COMMIT arrived."""
 
     __tablename__ = "node_journal"
-    node_id: str = Field(sa_type=Text, primary_key=True, sa_column_args=(_fk("node.id"),))
+    node_id: str = Field(sa_type=Text, primary_key=True, sa_column_args=(fk_("node.id"),))
     seq: int = Field(sa_type=Id)
 
 
@@ -117,10 +77,10 @@ class PipelineVersion(SQLModel, table=True):
     """A frozen definition; runs name it by hash, so that an edit never changes a running run."""
 
     __tablename__ = "pipeline_version"
-    hash: str = _text(primary_key=True)
-    pipeline_uuid: str = _text()
-    definition: str = _text()
-    created_at: datetime = _time(nullable=False)
+    hash: str = text_(primary_key=True)
+    pipeline_uuid: str = text_()
+    definition: str = text_()
+    created_at: datetime = time_(nullable=False)
 
 
 class PipelineSchedule(SQLModel, table=True):
@@ -147,43 +107,43 @@ class PipelineSchedule(SQLModel, table=True):
             postgresql_where=text("next_fire_at IS NOT NULL"),
         ),
     )
-    id: int = _id(primary_key=True)
-    name: str = _text()
-    description: str | None = _text(nullable=True)
-    pipeline_uuid: str = _text()
-    schedule_type: str = _text()
-    schedule_interval: str | None = _text(nullable=True)
-    timezone: str | None = _text(nullable=True)
-    status: str = _text()
-    start_time: datetime | None = _time()
-    last_enabled_at: datetime | None = _time()
-    variables: dict[str, Any] = _json()
-    settings: dict[str, Any] = _json()
+    id: int = id_(primary_key=True)
+    name: str = text_()
+    description: str | None = text_(nullable=True)
+    pipeline_uuid: str = text_()
+    schedule_type: str = text_()
+    schedule_interval: str | None = text_(nullable=True)
+    timezone: str | None = text_(nullable=True)
+    status: str = text_()
+    start_time: datetime | None = time_()
+    last_enabled_at: datetime | None = time_()
+    variables: dict[str, Any] = json_()
+    settings: dict[str, Any] = json_()
     sla: int | None = Field(default=None)
-    tags: list[str] = _json()
-    managed_by: str = _text()
-    digest: str | None = _text(nullable=True)
-    token_hash: str | None = _text(nullable=True)
-    error: str | None = _text(nullable=True)
+    tags: list[str] = json_()
+    managed_by: str = text_()
+    digest: str | None = text_(nullable=True)
+    token_hash: str | None = text_(nullable=True)
+    error: str | None = text_(nullable=True)
     revision: int = Field(sa_type=Id)
-    cursor_at: datetime | None = _time()
-    next_fire_at: datetime | None = _time()
-    created_at: datetime = _time(nullable=False)
-    updated_at: datetime = _time(nullable=False)
-    deleted_at: datetime | None = _time()
+    cursor_at: datetime | None = time_()
+    next_fire_at: datetime | None = time_()
+    created_at: datetime = time_(nullable=False)
+    updated_at: datetime = time_(nullable=False)
+    deleted_at: datetime | None = time_()
 
 
 class ScheduleRevision(SQLModel, table=True):
     """What a trigger said and from when, so that the slots it should have had can be computed again."""
 
     __tablename__ = "schedule_revision"
-    schedule_id: int = _ref("pipeline_schedule.id", nullable=False, primary_key=True)
+    schedule_id: int = ref_("pipeline_schedule.id", nullable=False, primary_key=True)
     revision: int = Field(sa_type=Id, primary_key=True)
-    at: datetime = _time(nullable=False)
-    schedule_interval: str | None = _text(nullable=True)
-    timezone: str | None = _text(nullable=True)
-    status: str = _text()
-    cursor_at: datetime | None = _time()
+    at: datetime = time_(nullable=False)
+    schedule_interval: str | None = text_(nullable=True)
+    timezone: str | None = text_(nullable=True)
+    status: str = text_()
+    cursor_at: datetime | None = time_()
 
 
 class PipelineRun(SQLModel, table=True):
@@ -235,40 +195,40 @@ class PipelineRun(SQLModel, table=True):
             postgresql_where=text("parent_run_id IS NOT NULL"),
         ),
     )
-    id: int = _id(primary_key=True)
-    pipeline_uuid: str = _text()
-    pipeline_hash: str = Field(sa_type=Text, sa_column_args=(_fk("pipeline_version.hash"),))
-    pipeline_schedule_id: int | None = _ref("pipeline_schedule.id")
+    id: int = id_(primary_key=True)
+    pipeline_uuid: str = text_()
+    pipeline_hash: str = Field(sa_type=Text, sa_column_args=(fk_("pipeline_version.hash"),))
+    pipeline_schedule_id: int | None = ref_("pipeline_schedule.id")
     backfill_id: int | None = Field(sa_type=Id, default=None)
-    cause: str = _text()
-    execution_date: datetime = _time(nullable=False)
-    variables: dict[str, Any] = _json()
-    event_variables: dict[str, Any] = _json()
-    options: dict[str, Any] = _json()
-    status: str = _text()
-    status_reason: str | None = _text(nullable=True)
+    cause: str = text_()
+    execution_date: datetime = time_(nullable=False)
+    variables: dict[str, Any] = json_()
+    event_variables: dict[str, Any] = json_()
+    options: dict[str, Any] = json_()
+    status: str = text_()
+    status_reason: str | None = text_(nullable=True)
     priority: int = Field(default=0)
-    concurrency_key: str | None = _text(nullable=True)
-    owner: str | None = Field(sa_type=Text, default=None, sa_column_args=(_fk("node.id"),))
+    concurrency_key: str | None = text_(nullable=True)
+    owner: str | None = Field(sa_type=Text, default=None, sa_column_args=(fk_("node.id"),))
     epoch: int = Field(sa_type=Id)
     recoveries: int = Field(default=0)
-    created_at: datetime = _time(nullable=False)
-    started_at: datetime | None = _time()
-    completed_at: datetime | None = _time()
-    cancel_requested_at: datetime | None = _time()
-    deadline_at: datetime | None = _time()
+    created_at: datetime = time_(nullable=False)
+    started_at: datetime | None = time_()
+    completed_at: datetime | None = time_()
+    cancel_requested_at: datetime | None = time_()
+    deadline_at: datetime | None = time_()
     timeout_s: float | None = Field(default=None)
-    timeout_status: str | None = _text(nullable=True)
-    sla_at: datetime | None = _time()
+    timeout_status: str | None = text_(nullable=True)
+    sla_at: datetime | None = time_()
     passed_sla: bool = Field(default=False)
-    dedupe_scope: str | None = _text(nullable=True)
-    dedupe_key: str | None = _text(nullable=True)
-    retry_of: int | None = _ref("pipeline_run.id")
-    retry_root: int | None = _ref("pipeline_run.id")
-    parent_run_id: int | None = _ref("pipeline_run.id")
+    dedupe_scope: str | None = text_(nullable=True)
+    dedupe_key: str | None = text_(nullable=True)
+    retry_of: int | None = ref_("pipeline_run.id")
+    retry_root: int | None = ref_("pipeline_run.id")
+    parent_run_id: int | None = ref_("pipeline_run.id")
     depth: int = Field(default=0)
     rides: bool = Field(default=False)
-    metrics: dict[str, Any] = _json()
+    metrics: dict[str, Any] = json_()
     s_seq: int | None = Field(sa_type=Id, default=None)
     e_seq: int | None = Field(sa_type=Id, default=None)
 
@@ -281,13 +241,13 @@ class IdempotencyKey(SQLModel, table=True):
 
     __tablename__ = "idempotency_key"
     __table_args__ = (Index("ix_idempotency_key_age", "created_at"),)
-    scope: str = _text(primary_key=True)
-    key: str = _text(primary_key=True)
-    fingerprint: str = _text()
-    effect_id: int = _id()
+    scope: str = text_(primary_key=True)
+    key: str = text_(primary_key=True)
+    fingerprint: str = text_()
+    effect_id: int = id_()
     status: int | None = Field(default=None)
-    answer: str | None = _text(nullable=True)
-    created_at: datetime = _time(nullable=False)
+    answer: str | None = text_(nullable=True)
+    created_at: datetime = time_(nullable=False)
 
 
 class ScheduleSlot(SQLModel, table=True):
@@ -303,16 +263,16 @@ class ScheduleSlot(SQLModel, table=True):
         CheckConstraint("slot_count >= 1 AND (slot_count = 1) = (until IS NULL)", name="gap"),
         Index("ix_schedule_slot_run", "pipeline_run_id"),
     )
-    pipeline_schedule_id: int = _ref("pipeline_schedule.id", nullable=False, primary_key=True)
+    pipeline_schedule_id: int = ref_("pipeline_schedule.id", nullable=False, primary_key=True)
     execution_date: datetime = Field(sa_type=UtcDateTime, primary_key=True)
-    outcome: str = _text()
-    reason: str | None = _text(nullable=True)
-    pipeline_run_id: int | None = _ref("pipeline_run.id")
-    until: datetime | None = _time()
+    outcome: str = text_()
+    reason: str | None = text_(nullable=True)
+    pipeline_run_id: int | None = ref_("pipeline_run.id")
+    until: datetime | None = time_()
     slot_count: int = Field(default=1)
     revision: int = Field(sa_type=Id)
-    decided_by: str = _text()
-    decided_at: datetime = _time(nullable=False)
+    decided_by: str = text_()
+    decided_at: datetime = time_(nullable=False)
 
 
 class BlockRun(SQLModel, table=True):
@@ -325,20 +285,20 @@ class BlockRun(SQLModel, table=True):
         CheckConstraint("status <> 'running' OR attempt > 0", name="running"),
         UniqueConstraint("pipeline_run_id", "block_uuid"),
     )
-    id: int = _id(primary_key=True)
-    pipeline_run_id: int = _ref("pipeline_run.id", cascade=True, nullable=False)
+    id: int = id_(primary_key=True)
+    pipeline_run_id: int = ref_("pipeline_run.id", cascade=True, nullable=False)
     position: int = Field()
-    block_uuid: str = _text()
-    status: str = _text()
-    status_reason: str | None = _text(nullable=True)
+    block_uuid: str = text_()
+    status: str = text_()
+    status_reason: str | None = text_(nullable=True)
     attempt: int = Field(default=0)
     max_attempts: int = Field(default=1)
-    started_at: datetime | None = _time()
-    completed_at: datetime | None = _time()
-    wake_at: datetime | None = _time()
-    outputs: str | None = _text(nullable=True)
-    error: dict[str, Any] | None = _json(nullable=True)
-    metrics: dict[str, Any] | None = _json(nullable=True)
+    started_at: datetime | None = time_()
+    completed_at: datetime | None = time_()
+    wake_at: datetime | None = time_()
+    outputs: str | None = text_(nullable=True)
+    error: dict[str, Any] | None = json_(nullable=True)
+    metrics: dict[str, Any] | None = json_(nullable=True)
     carried_from: int | None = Field(sa_type=Id, default=None)
 
 
@@ -366,30 +326,30 @@ class BlockAttempt(SQLModel, table=True):
             postgresql_where=text("ended_at IS NULL"),
         ),
     )
-    block_run_id: int = _ref("block_run.id", cascade=True, nullable=False, primary_key=True)
+    block_run_id: int = ref_("block_run.id", cascade=True, nullable=False, primary_key=True)
     attempt: int = Field(primary_key=True)
-    kind: str = _text()
+    kind: str = text_()
     epoch: int = Field(sa_type=Id)
-    node_id: str = _text()
-    started_at: datetime = _time(nullable=False)
-    ended_at: datetime | None = _time()
+    node_id: str = text_()
+    started_at: datetime = time_(nullable=False)
+    ended_at: datetime | None = time_()
     s_seq: int = Field(sa_type=Id)
     e_seq: int | None = Field(sa_type=Id, default=None)
-    outcome: str | None = _text(nullable=True)
-    error: dict[str, Any] | None = _json(nullable=True)
-    evidence: dict[str, Any] | None = _json(nullable=True)
-    code_hash: str | None = _text(nullable=True)
+    outcome: str | None = text_(nullable=True)
+    error: dict[str, Any] | None = json_(nullable=True)
+    evidence: dict[str, Any] | None = json_(nullable=True)
+    code_hash: str | None = text_(nullable=True)
 
 
 class BlockLog(SQLModel, table=True):
     """A chunk of log lines, JSON text `[[µs, stream, level, text], …]`; `pos` = epoch · 2³² + n."""
 
     __tablename__ = "block_log"
-    pipeline_run_id: int = _ref("pipeline_run.id", cascade=True, nullable=False, primary_key=True)
+    pipeline_run_id: int = ref_("pipeline_run.id", cascade=True, nullable=False, primary_key=True)
     pos: int = Field(sa_type=Id, primary_key=True)
     block_run_id: int | None = Field(sa_type=Id, default=None)
     attempt: int | None = Field(default=None)
-    lines: str = _text()
+    lines: str = text_()
 
 
 class Limit(SQLModel, table=True):
@@ -397,7 +357,7 @@ class Limit(SQLModel, table=True):
 
     __tablename__ = "run_limit"
     __table_args__ = (CheckConstraint("cap >= 0", name="cap"),)
-    scope: str = _text(primary_key=True)
+    scope: str = text_(primary_key=True)
     cap: int = Field()
 
 
@@ -405,7 +365,7 @@ class LimitHistory(SQLModel, table=True):
     """Every change of a limit by `seq`, so that overlap can be judged by the limit that held then."""
 
     __tablename__ = "run_limit_history"
-    scope: str = _text(primary_key=True)
+    scope: str = text_(primary_key=True)
     seq: int = Field(sa_type=Id, primary_key=True)
     cap: int | None = Field(default=None)
-    at: datetime = _time(nullable=False)
+    at: datetime = time_(nullable=False)

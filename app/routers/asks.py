@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from app.errors import FieldError, InvalidInput
-from app.models.schemas import MAX_INT64, parse_int64
+from app.models.wire import MAX_INT64, parse_int64
 from app.scheduler.engine import Engine
 
 MAX_WAIT_S: Final = 60

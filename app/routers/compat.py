@@ -12,7 +12,8 @@ from starlette.requests import Request
 
 from app.auth import Access, bearer, needs
 from app.models.rows import RunRow
-from app.models.schemas import MAX_INT64, MageAnswer, MageRun
+from app.models.trigger_schemas import MageAnswer, MageRun
+from app.models.wire import MAX_INT64
 from app.routers import problems
 from app.routers.asks import EngineDep
 from app.routers.door import TOKEN_SCHEME, Door

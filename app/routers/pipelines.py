@@ -4,7 +4,8 @@ from fastapi import APIRouter, Response
 
 from app.auth import Access, needs
 from app.models.pipeline import Block, Pipeline
-from app.models.schemas import BlockDefinition, Page, PipelineDefinition, PipelineRun, RunCreate
+from app.models.schemas import BlockDefinition, PipelineDefinition, PipelineRun, RunCreate
+from app.models.wire import Page
 from app.pipelines.catalogue import CatalogueEntry
 from app.routers import cursors, problems
 from app.routers.asks import Cursor, EngineDep, Limit, PipelineUuid, Prefer, wait_of

@@ -21,7 +21,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.errors import FieldError, RunwrightError, sentence
-from app.models.schemas import Problem
+from app.models.wire import Problem
 
 log = logging.getLogger(__name__)
 

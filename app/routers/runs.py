@@ -11,21 +11,9 @@ from starlette.responses import StreamingResponse
 from app.auth import Access, needs
 from app.errors import NotFound, RunNotFound
 from app.models.rows import LogRow, RunRow
-from app.models.schemas import (
-    BlockRun,
-    Int64,
-    LogLine,
-    Nothing,
-    Output,
-    Outputs,
-    Page,
-    PipelineRun,
-    RunEvent,
-    RunRetry,
-    parse_bool,
-    parse_int64,
-)
+from app.models.schemas import BlockRun, LogLine, Nothing, Output, Outputs, PipelineRun, RunEvent, RunRetry
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
+from app.models.wire import Int64, Page, parse_bool, parse_int64
 from app.routers import cursors, problems, streams
 from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door

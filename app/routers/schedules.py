@@ -9,11 +9,10 @@ from fastapi import APIRouter, Header, Query, Response
 from app.auth import Access, needs
 from app.errors import ScheduleNotFound
 from app.models.rows import ScheduleRow
-from app.models.schemas import (
+from app.models.schemas import Nothing, PipelineRun
+from app.models.states import ScheduleStatus, ScheduleType
+from app.models.trigger_schemas import (
     NewSchedule,
-    Nothing,
-    Page,
-    PipelineRun,
     PipelineSchedule,
     ScheduleCreate,
     SchedulePatch,
@@ -21,7 +20,7 @@ from app.models.schemas import (
     Token,
     TriggerNow,
 )
-from app.models.states import ScheduleStatus, ScheduleType
+from app.models.wire import Page
 from app.routers import cursors, problems
 from app.routers.asks import Cursor, EngineDep, Limit, Prefer, ScheduleId, wait_of
 from app.routers.door import Door

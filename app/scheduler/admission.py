@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.models.states import RunStatus
-from app.store.launch import Waiting
+from app.store.admit import Waiting
 
 
 def admissible(waiting: Sequence[Waiting], room: Mapping[str, int], free: int) -> list[int]:

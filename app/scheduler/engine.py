@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +29,7 @@ from app.scheduler.timers import Timers
 from app.scheduler.tools import Hooks, Tools
 from app.scheduler.triggers import Triggers
 from app.settings import Settings
-from app.store import migrate, nodes, ownership, runs, schedules
+from app.store import health, migrate, nodes, ownership, runs
 from app.store.db import Clash, Database
 from app.store.idempotency import Idempotency
 from app.store.ids import Ids
@@ -111,9 +111,7 @@ class Engine:
             artifacts=settings.artifacts,
             python=lambda: settings.python or self.catalogue.project.python,
             env=settings.env,
-            hooks=Hooks(
-                answer=Requests(self.db, self.catalogue, self.launch, self.wait).answer, cancel=self.cancel
-            ),
+            hooks=Hooks(answer=self._requests().answer, cancel=self.cancel),
         )
         self._build(tools, group)
         self._journal_task = group.create_task(self._journal.run(), name="journal")
@@ -129,6 +127,15 @@ class Engine:
             self._start_timers()
             await self._tick()
         self.ready = True
+
+    def _requests(self) -> Requests:
+        return Requests(
+            self.db,
+            self.catalogue,
+            self.launch,
+            self.wait,
+            lambda uuid, name: self.triggers.named(uuid, name),
+        )
 
     def _build(self, tools: Tools, group: asyncio.TaskGroup) -> None:
         settings = self.settings
@@ -305,23 +312,20 @@ class Engine:
 
     async def health(self) -> Mapping[str, Any]:
         """What an operator looks at first. Raises StoreUnavailable."""
-        now = clock.now()
-        next_due = await self.db.read(schedules.next_due)
-        waits = None if self.settings.paused else next_due
-        lag = max(0.0, (now - waits) / timedelta(seconds=1)) if waits else 0.0
-        alive = await self.db.read(nodes.alive)
-        lease = (
-            {} if self._lease is not None else {"lease_until": None}
-        )  # SQLite: its file's lock is the lease
+        found = await self.db.read(health.facts, now=clock.now())
+        if self._lease is None:
+            found.nodes = [
+                {**node, "lease_until": None} for node in found.nodes
+            ]  # the file's lock is the lease
         return {
             "ready": self.ready,
             "paused": self.settings.paused,
-            "scheduler_lag_s": round(lag, 3),
-            "oldest_due_slot": next_due if next_due and next_due <= now else None,
-            "next_due": next_due,
+            "scheduler_lag_s": 0.0 if self.settings.paused else found.lag_s,
+            "oldest_due_slot": found.oldest_due,
+            "next_due": found.next_due,
             "last_tick_at": self.passes.ticked_at,
-            "nodes": [{**asdict(node), "state": node.state.value, **lease} for node in alive],
-            "runs": {**await self.db.read(runs.counts), "driven_here": len(self.fleet.active)},
+            "nodes": found.nodes,
+            "runs": {**found.runs, "driven_here": len(self.fleet.active)},
         }
 
     async def stop(self, drain_s: float) -> None:

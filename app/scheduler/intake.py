@@ -19,8 +19,9 @@ from app.scheduler.fleet import Fleet
 from app.scheduler.runstate import BlockState, RunState
 from app.scheduler.tools import Held
 from app.store import launch
+from app.store.admit import Claimer, admit
 from app.store.db import loads
-from app.store.launch import Claimer, Launched, NewRun
+from app.store.launch import Launched, NewRun
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Intake:
             if not free:
                 return []
             claimer = Claimer(self._fleet.node_id, free, admissible)
-            admitted = await self._fleet.db.write(launch.admit, claimer, now=clock.now())
+            admitted = await self._fleet.db.write(admit, claimer, now=clock.now())
             self.some_wait = claimer.left > 0
             for run in admitted:
                 self._fleet.wake(run.id)

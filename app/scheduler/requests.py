@@ -6,7 +6,7 @@ from typing import Any
 
 from app import clock
 from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, UnknownBlock
-from app.models.rows import BlockRow, RunRow
+from app.models.rows import BlockRow, RunRow, ScheduleRow
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.pipelines.catalogue import Catalogue
 from app.scheduler.launch import LaunchRequest
@@ -28,8 +28,10 @@ class Requests:
         catalogue: Catalogue,
         launch: Callable[..., Awaitable[RunRow]],
         wait: Callable[[int, float], Awaitable[bool]],
+        trigger_named: Callable[[str, str], Awaitable[ScheduleRow]],
     ) -> None:
         self._db, self._catalogue, self._launch, self._wait_for = db, catalogue, launch, wait
+        self._trigger_named = trigger_named
         self._known: Mapping[str, Callable[[RunRow, str, Mapping[str, Any]], Awaitable[Any]]] = {
             "trigger_pipeline": self._trigger,
             "wait_for_run": self._wait,
@@ -61,12 +63,15 @@ class Requests:
         waits = bool(payload.get("wait"))
         if waits:
             await self._refuse_deadlock(run, request)
+        self._catalogue.get(request.pipeline_uuid)  # before a trigger is made for it
+        named = payload.get("schedule_name")
+        schedule = await self._trigger_named(request.pipeline_uuid, str(named)) if named else None
         extra = {"parent_run_id": run.id, "depth": run.depth + 1, "rides": waits}
         dedupe = {"dedupe_scope": f"run:{run.id}", "dedupe_key": key}
-        child = await self._launch(request, extra={**extra, **dedupe})
+        child = await self._launch(request, schedule=schedule, extra={**extra, **dedupe})
         if (child.pipeline_uuid, child.variables) != (request.pipeline_uuid, request.variables):
             # A block that asks something else the second time gets what it asks for.
-            child = await self._launch(request, extra=extra)
+            child = await self._launch(request, schedule=schedule, extra=extra)
         return await self._shown(child)
 
     async def _refuse_deadlock(self, run: RunRow, request: LaunchRequest) -> None:

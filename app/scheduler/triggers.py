@@ -111,6 +111,21 @@ class Triggers:
 
         return await self._db.write(write)
 
+    async def named(self, pipeline_uuid: str, name: str) -> ScheduleRow:
+        """The trigger of that name; an API trigger is made if there is none (Mage: `trigger_pipeline`)."""
+        if (found := await self._db.read(schedules.named, pipeline_uuid, name)) is None:
+            draft = TriggerDraft(
+                pipeline_uuid=pipeline_uuid,
+                name=name,
+                schedule_type=ScheduleType.API,
+                status=ScheduleStatus.ACTIVE,
+            )
+            try:
+                return (await self.create(draft))[0]
+            except NameTaken:  # another block was faster
+                return await self.named(pipeline_uuid, name)
+        return _require(await self._db.read(schedules.get, found), found)
+
     async def update(
         self, schedule_id: int, changes: Mapping[str, Any], *, revision: int | None = None
     ) -> ScheduleRow:

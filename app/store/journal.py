@@ -63,7 +63,8 @@ class Journal:
 
     async def run(self) -> None:
         """Flush until :meth:`stop`; the engine owns this task."""
-        await self._backend.open()
+        with suppress(StoreUnavailable):  # the first flush tries again
+            await self._backend.open()
         try:
             while not (self._stopping and not self._waiting):
                 await self._wake.wait()

@@ -12,14 +12,14 @@ from app.models.states import RUN_TERMINAL, BlockStatus, Cause, Outcome, RunStat
 from app.store.db import loads
 from app.store.sql import ATTEMPT, BLOCK, LOG, RUN, VERSION
 
-_RUN_NAMES = tuple(field.name for field in fields(RunRow))
-RUN_COLUMNS = tuple(RUN.c[name] for name in _RUN_NAMES)
+RUN_NAMES = tuple(field.name for field in fields(RunRow))
+RUN_COLUMNS = tuple(RUN.c[name] for name in RUN_NAMES)
 _ATTEMPT_NAMES = tuple(field.name for field in fields(AttemptRow))
 
 
 def run_row(row: Sequence[Any]) -> RunRow:
     """A RunRow of a row that begins with RUN_COLUMNS."""
-    values = dict(zip(_RUN_NAMES, row, strict=False))
+    values = dict(zip(RUN_NAMES, row, strict=False))
     return RunRow(**{**values, "cause": Cause(values["cause"]), "status": RunStatus(values["status"])})
 
 

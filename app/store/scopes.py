@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from app.models.states import RunStatus
-from app.store.sql import LIMIT, RUN
+from app.store.sql import LIMIT, RUN, in_chunks
 
 
 def scopes_of(
@@ -24,12 +24,21 @@ def scopes_of(
     return tuple(found)
 
 
+_NAMED = LIMIT.c.scope.in_(bindparam("scopes", expanding=True))
+_LOCK = select(LIMIT.c.scope, LIMIT.c.cap).where(_NAMED).order_by(LIMIT.c.scope).with_for_update()
+_LIMITED = select(LIMIT.c.scope).where(_NAMED)
+
+
 def lock_scopes(tx: Connection, scopes: Iterable[str]) -> dict[str, int]:
     """Lock the limits of these scopes, in key order; their caps."""
-    query = (
-        select(LIMIT.c.scope, LIMIT.c.cap).where(LIMIT.c.scope.in_(sorted(scopes))).order_by(LIMIT.c.scope)
-    )
-    return {row.scope: row.cap for row in tx.execute(query.with_for_update())}
+    names = sorted(scopes)
+    return {row.scope: row.cap for row in tx.execute(_LOCK, {"scopes": names})} if names else {}
+
+
+def limited_scopes(tx: Connection, scopes: Iterable[str]) -> set[str]:
+    """Those of the scopes that have a limit."""
+    parts = in_chunks(sorted(scopes))
+    return {scope for part in parts for scope in tx.execute(_LIMITED, {"scopes": part}).scalars()}
 
 
 def running(tx: Connection, scope: str, *, waiting: bool = False) -> int:

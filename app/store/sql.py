@@ -33,8 +33,13 @@ VERSION = table(tables.PipelineVersion)
 
 def insert(tx: Connection, target: Table) -> Any:
     """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    dialect: Any = postgresql if tx.dialect.name == "postgresql" else sqlite
-    return dialect.insert(target)
+    return insert_for(tx.dialect.name, target)
+
+
+def insert_for(dialect: str, target: Table) -> Any:
+    """The same for a dialect's name: for statements that are made once."""
+    module: Any = postgresql if dialect == "postgresql" else sqlite
+    return module.insert(target)
 
 
 def take_seq(tx: Connection, count: int) -> list[int]:

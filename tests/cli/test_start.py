@@ -48,6 +48,7 @@ def test_it_serves_announces_itself_and_stops_on_a_signal(invoke: Invoke, projec
         assert_a_head_without_end_is_refused(client.base_url)
         assert_what_is_no_http_is_refused(client.base_url)
         assert_a_second_service_is_refused(invoke, project)
+        assert_doctor_knows_the_port(invoke, project, client.base_url)
         going.send_signal(signal.SIGTERM)
         _, log = going.communicate(timeout=30)
     assert going.returncode == 0
@@ -67,6 +68,11 @@ def assert_a_second_service_is_refused(invoke: Invoke, project: Path) -> None:
     assert code == 78
     assert "Another service" in errors and "WARNING" not in errors
     assert (project / ".runwright" / "service.json").exists()
+
+
+def assert_doctor_knows_the_port(invoke: Invoke, project: Path, url: httpx.URL) -> None:
+    code, out, _ = invoke("doctor", project, RUNWRIGHT_PORT=str(url.port))
+    assert code == 0 and f"{url.port} is taken, by this project's own service" in out
 
 
 def assert_oversize_is_refused(url: httpx.URL) -> None:

@@ -64,6 +64,12 @@ def project(tmp_path: Path) -> Path:
         "custom/hang.py": "import time\n@custom\ndef f(*args, **kwargs):\n    time.sleep(60)\n",
         "custom/self_call.py": WAITS.replace("kwargs.get('child', 'downstream_pipeline')", "'loop'"),
         "data_exporters/sample.py": SAMPLE,
+        "custom/named.py": (
+            "from mage_ai.orchestration.triggers.api import trigger_pipeline\n"
+            "@custom\ndef f(*args, **kwargs):\n"
+            "    runs = [trigger_pipeline('downstream_pipeline', {'n': n}, schedule_name='by hand') for n in (1, 2)]\n"
+            "    return [run.pipeline_schedule_id for run in runs]\n"
+        ),
         "custom/looks.py": (
             "from mage_ai.orchestration.run_status_checker import check_status\n"
             "@custom\ndef f(*args, **kwargs):\n"
@@ -78,6 +84,7 @@ def project(tmp_path: Path) -> Path:
         "hang": block("custom", "hang"),
         "loop": block("custom", "self_call"),
         "looks": block("custom", "looks"),
+        "named": block("custom", "named"),
     }
     for uuid, blocks in pipelines.items():
         files[f"pipelines/{uuid}/metadata.yaml"] = (
@@ -206,3 +213,12 @@ async def test_check_status_sees_the_newest_run_in_its_window(project: Path, sql
         assert (await end(engine, "looks"))[1] == [True]
         blocks = await engine.db.read(runs.blocks, 1)
         assert blocks[0].status is BlockStatus.COMPLETED
+
+
+async def test_a_named_trigger_is_made_once_and_its_runs_belong_to_it(project: Path, sqlite_url: str) -> None:
+    async with serving(project, sqlite_url) as engine:
+        status, outputs, _ = await end(engine, "named")
+        assert status is RunStatus.COMPLETED
+        (trigger,) = await engine.db.read(schedules.page, limit=5)
+        assert outputs == [trigger.id, trigger.id]
+        assert (trigger.name, trigger.schedule_type.value) == ("by hand", "api")

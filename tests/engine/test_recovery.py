@@ -415,9 +415,9 @@ async def test_a_launch_whose_answer_was_lost_still_runs(postgres_url: str, worl
         world.pipeline("etl", {"a": [], "b": ["a"]})
         async with world.serving() as engine:
             await world.run(engine, "etl")
-            proxy.swallow = b"COMMIT"
+            proxy.after, proxy.swallow = b"the one", b"COMMIT"
             with pytest.raises(StoreUnavailable):
-                await launch(engine)
+                await launch(engine, variables={"which": "the one"})
             (lost, _) = await engine.db.read(runs.page, limit=2)
             await engine.passes.recover()
             await engine.passes.recover()

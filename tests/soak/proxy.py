@@ -23,6 +23,8 @@ class Proxy:
         self.is_dead = False
         #: the answer to the next message with these bytes in it is lost, and the connection with it
         self.swallow: bytes | None = None
+        #: … on a connection that has sent these
+        self.after: bytes = b""
         #: set when an answer was swallowed
         self.swallowed = asyncio.Event()
         #: new connections to be refused after an answer was swallowed
@@ -84,8 +86,10 @@ class Proxy:
     async def _forth(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
     ) -> None:
+        armed = False
         while data := await reader.read(65536):
-            if self.swallow is not None and self.swallow in data:
+            armed = armed or self.after in data
+            if armed and self.swallow is not None and self.swallow in data:
                 self.swallow = None
                 losing.set()
             if not self.is_dead:

@@ -14,9 +14,10 @@ from app.models.rows import RunRow
 from app.models.states import Cause, NodeState
 from app.scheduler.admission import admissible
 from app.store import launch, nodes
+from app.store.admit import Claimer
 from app.store.db import Database
 from app.store.ids import Ids
-from app.store.launch import Claimer, NewBlock, NewRun
+from app.store.launch import NewBlock, NewRun
 from app.store.nodes import NodeRow
 from app.store.opening import backend_for, open_database
 from app.store.units import Unit

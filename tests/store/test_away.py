@@ -15,10 +15,10 @@ from app import clock
 from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.store import nodes, ownership, runs
+from app.store.admit import admit
 from app.store.db import Tx
 from app.store.journal import Journal
 from app.store.journal_postgres import PostgresJournal
-from app.store.launch import admit
 from app.store.lease import Lease
 from app.store.opening import open_database
 from app.store.sqlite import SqliteDatabase
@@ -383,4 +383,18 @@ async def test_a_full_disk_is_an_unavailable_store_also_for_the_journal(sqlite_u
         await bench.flush(big)
     await bench.db.write(pages, 1_000_000)
     assert await bench.flush(big) == [Verdict()]
+    await bench.db.close()
+
+
+async def test_a_journal_that_cannot_connect_at_first_connects_later(postgres_url: str) -> None:
+    bench = await bench_on(postgres_url)
+    unit, _ = await step(bench)
+    async with wire(postgres_url) as proxy, asyncio.TaskGroup() as group:
+        await proxy.down()
+        journal = Journal(PostgresJournal(proxy.url, bench.me))
+        group.create_task(journal.run())
+        await asyncio.sleep(0.1)
+        await proxy.up()
+        assert await journal.submit(unit) == Verdict()
+        journal.stop()
     await bench.db.close()

@@ -4,7 +4,8 @@ import asyncio
 
 from app import clock
 from app.models.states import BlockStatus, RunStatus
-from app.store import launch, runs, schedules
+from app.store import runs, schedules
+from app.store.admit import WINDOW, admit
 from app.store.db import Tx
 from app.store.sql import NODE
 from tests.store.conftest import Bench, chain
@@ -53,16 +54,16 @@ async def test_a_blocked_run_blocks_nobody_elsewhere(bench: Bench) -> None:
     await limit(bench, "pipeline:full", 0)
     await bench.launch(*[await bench.new(chain(uuid="full")) for _ in range(3)], claim=False)
     (free,) = await bench.launch(await bench.new(chain(uuid="free")), claim=False)
-    admitted = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    admitted = await bench.db.write(admit, bench.claimer(), now=clock.now())
     assert [run.id for run in admitted] == [free.run.id]
 
 
 async def test_many_blocked_runs_do_not_hide_an_eligible_one(bench: Bench) -> None:
     await limit(bench, "pipeline:full", 0)
-    blocked = [await bench.new(chain(1, "full")) for _ in range(launch.WINDOW + 5)]
+    blocked = [await bench.new(chain(1, "full")) for _ in range(WINDOW + 5)]
     await bench.launch(*blocked, claim=False)
     (free,) = await bench.launch(await bench.new(chain(1, "free")), claim=False)
-    admitted = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    admitted = await bench.db.write(admit, bench.claimer(), now=clock.now())
     assert [run.id for run in admitted] == [free.run.id]
 
 
@@ -70,7 +71,7 @@ async def test_admission_is_by_priority_then_age(bench: Bench) -> None:
     low, high, later = [(await bench.new(priority=p)) for p in (0, 5, 0)]
     for new in (low, high, later):
         await bench.launch(new, claim=False)
-    admitted = await bench.db.write(launch.admit, bench.claimer(free=2), now=clock.now())
+    admitted = await bench.db.write(admit, bench.claimer(free=2), now=clock.now())
     assert [run.id for run in admitted] == [high.id, low.id]
 
 
@@ -79,7 +80,7 @@ async def test_claimers_that_race_never_exceed_the_cap(bench: Bench) -> None:
     await bench.launch(*[await bench.new() for _ in range(30)], claim=False)
     others = [await bench.node() for _ in range(4)]
     now = clock.now()
-    rounds = (bench.db.write(launch.admit, bench.claimer(free=5, node=node), now=now) for node in others)
+    rounds = (bench.db.write(admit, bench.claimer(free=5, node=node), now=now) for node in others)
     admitted = [run for batch in await asyncio.gather(*rounds) for run in batch]
     assert len(admitted) == 3
     assert len({run.id for run in admitted}) == 3
@@ -92,15 +93,15 @@ async def test_a_node_that_is_not_live_claims_nothing(bench: Bench) -> None:
         tx.execute(NODE.update().where(NODE.c.id == bench.me).values(state="draining"))
 
     await bench.db.write(drain)
-    assert await bench.db.write(launch.admit, bench.claimer(), now=clock.now()) == []
+    assert await bench.db.write(admit, bench.claimer(), now=clock.now()) == []
 
 
 async def test_a_raised_limit_lets_waiting_runs_in(bench: Bench) -> None:
     await limit(bench, "pipeline:etl", 0)
     await bench.launch(await bench.new(), claim=False)
-    assert await bench.db.write(launch.admit, bench.claimer(), now=clock.now()) == []
+    assert await bench.db.write(admit, bench.claimer(), now=clock.now()) == []
     await limit(bench, "pipeline:etl", None)
-    assert len(await bench.db.write(launch.admit, bench.claimer(), now=clock.now())) == 1
+    assert len(await bench.db.write(admit, bench.claimer(), now=clock.now())) == 1
 
 
 async def test_a_new_run_does_not_jump_the_queue(bench: Bench) -> None:

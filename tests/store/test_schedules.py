@@ -14,7 +14,8 @@ from app.models.rows import ScheduleRow
 from app.models.states import RunStatus, ScheduleStatus, ScheduleType, SlotOutcome
 from app.scheduler.admission import ends_at_birth
 from app.scheduler.tick import Decision, Plan, decide
-from app.store import launch, runs, schedules
+from app.store import runs, schedules
+from app.store.admit import admit
 from app.store.db import Tx
 from app.store.schedules import NewSlot
 from tests.store.conftest import AT, Bench
@@ -177,5 +178,5 @@ async def test_of_runs_that_race_for_a_limited_trigger_the_surplus_is_over_at_bi
     made = await asyncio.gather(*(bench.launch(new) for new in asked))
     ends = [(one.run.status, one.run.status_reason) for (one,) in made if one.run.completed_at]
     assert ends == [(RunStatus.CANCELLED, "pipeline_run_limit")] * 6
-    left = await bench.db.write(launch.admit, bench.claimer(), now=clock.now())
+    left = await bench.db.write(admit, bench.claimer(), now=clock.now())
     assert len(left) == 2, "the others wait for the next admission"

@@ -81,7 +81,6 @@ def _plain(value: Any) -> Any:
 
 def trigger_pipeline(
     pipeline_uuid: str,
-    repo_path: str | None = None,
     variables: dict[str, Any] | None = None,
     check_status: bool = False,
     error_on_failure: bool = False,
@@ -89,33 +88,47 @@ def trigger_pipeline(
     poll_timeout: float | None = None,
     schedule_name: str | None = None,
     verbose: bool = True,
+    repo_path: str | None = None,
     **unused: Any,
 ) -> PipelineRun:
     """Start another pipeline; with `check_status` wait for its end (Mage: `triggers.api.trigger_pipeline`).
 
-    It starts at once. `error_on_failure` raises when it failed or was cancelled; `poll_timeout` seconds bound
-    the waiting. The end is noticed when it comes: `poll_interval` is how often `verbose` says what it waits for.
+    It starts at once. `error_on_failure` raises when it failed; `poll_timeout` seconds bound the waiting. The end
+    is noticed when it comes: `poll_interval` is how often `verbose` says what it waits for. With `schedule_name`
+    the run belongs to the trigger of that name, an API trigger that is made if need be.
     """
     if unused:
         raise TypeError("trigger_pipeline() does not support %s" % ", ".join(sorted(unused)))
+    if isinstance(variables, str) or isinstance(check_status, dict):
+        # Mage has `repo_path` second: whoever passes it by position means something else by the third, too.
+        raise TypeError("trigger_pipeline() takes the pipeline, then variables: pass the others by name")
     request = {
         "pipeline_uuid": pipeline_uuid,
         "variables": _jsonable(variables or {}),
         "schedule_name": schedule_name,
         "wait": bool(check_status),
     }
-    run = PipelineRun(ask("trigger_pipeline", request))
+    run: Any = PipelineRun(ask("trigger_pipeline", request))
+    if check_status:
+        run = _wait(run, poll_interval, poll_timeout, verbose)
+    if error_on_failure and run.status == "failed":
+        raise Exception("Pipeline run %s for pipeline %s: %s" % (run.id, pipeline_uuid, run.status))
+    return run  # type: ignore[no-any-return]
+
+
+def _wait(run: Any, poll_interval: float, poll_timeout: float | None, verbose: bool) -> Any:
+    """Wait for the end of a run; raises when `poll_timeout` seconds are over first."""
     waited = 0.0
-    while check_status and run.status in ("initial", "running"):  # type: ignore[attr-defined]
+    while run.status in ("initial", "running"):
         step = poll_interval if poll_timeout is None else min(poll_interval, poll_timeout - waited)
         if step <= 0:
-            raise Exception("Pipeline run %s is still %s after %g s" % (run.id, run.status, waited))  # type: ignore[attr-defined]
+            raise Exception("Pipeline run %s is still %s after %g s" % (run.id, run.status, waited))
         if verbose:
-            sys.stdout.write("Pipeline run %s for pipeline %s: %s\n" % (run.id, pipeline_uuid, run.status))  # type: ignore[attr-defined]
-        run = PipelineRun(ask("wait_for_run", {"run_id": run.id, "seconds": step}))  # type: ignore[attr-defined]
+            sys.stdout.write(
+                "Pipeline run %s for pipeline %s: %s\n" % (run.id, run.pipeline_uuid, run.status)
+            )
+        run = PipelineRun(ask("wait_for_run", {"run_id": run.id, "seconds": step}))
         waited += step
-    if error_on_failure and run.status in ("failed", "cancelled"):  # type: ignore[attr-defined]
-        raise Exception("Pipeline run %s for pipeline %s: %s" % (run.id, pipeline_uuid, run.status))  # type: ignore[attr-defined]
     return run
 
 
