@@ -86,8 +86,10 @@ def launch(
 
 
 def _groups(runs: Sequence[NewRun]) -> Iterable[Sequence[NewRun]]:
-    """What is made together: everything, unless a run's fate depends on those that were made just before."""
-    return [[run] for run in runs] if any(run.fate for run in runs) else [runs]
+    """What is made together: everything, unless one depends on another that was made just before."""
+    keys = [(run.request.scope, run.request.key) for run in runs if run.request]
+    one_by_one = any(run.fate for run in runs) or len(set(keys)) < len(keys)
+    return [[run] for run in runs] if one_by_one else [runs]
 
 
 def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> None:
