@@ -75,7 +75,9 @@ def main() -> None:
     asked = parser.parse_args()
     asyncio.run(rounds(asked.rounds, asked.database or list(DATABASES)))
     print("limit: an fsync a commit, a bare asyncio echo a request, a bare process round trip a block,")
-    print("or a bare process that imports the libraries; ratio: how many times that, the median over the rounds")
+    print(
+        "or a bare process that imports the libraries; ratio: how many times that, the median over the rounds"
+    )
 
 
 if __name__ == "__main__":

@@ -70,13 +70,15 @@ def launch(
     if not alive:
         claimer = None  # fenced or leaving: what it makes now is for others to start
     judged = lock_scopes(tx, {_own_scope(run) for run in runs if run.fate})
+    twins = _twins(runs)
     made: dict[int, Launched] = {}
-    for group in _groups(runs):
+    for group in _groups([run for run in runs if run.id not in twins]):
         made |= {run.id: known for run in group if (known := _asked_before(tx, run, now=now)) is not None}
         new = [_judge(tx, run) for run in group if run.id not in made]
         made |= _create(
             tx, new, None if queue else claimer, now=now
         )  # with a queue, admission says whose turn it is
+    made |= {run_id: replace(made[twin], created=False, claimed=False) for run_id, twin in twins.items()}
     wait = any(m.created and not m.claimed for m in made.values())
     # Admission locks scopes in key order; after a lock of ours it would not: the next transaction does it.
     if claimer is not None and wait and not judged and claimer.free > 0:
@@ -85,11 +87,16 @@ def launch(
     return [made[run.id] for run in runs]
 
 
+def _twins(runs: Sequence[NewRun]) -> dict[int, int]:
+    """Runs that the same request asks for as another one before them, with that one's id."""
+    first: dict[Idempotency, int] = {}
+    asked = [(run.id, first.setdefault(run.request, run.id)) for run in runs if run.request]
+    return {run_id: twin for run_id, twin in asked if run_id != twin}
+
+
 def _groups(runs: Sequence[NewRun]) -> Iterable[Sequence[NewRun]]:
-    """What is made together: everything, unless one depends on another that was made just before."""
-    keys = [(run.request.scope, run.request.key) for run in runs if run.request]
-    one_by_one = any(run.fate for run in runs) or len(set(keys)) < len(keys)
-    return [[run] for run in runs] if one_by_one else [runs]
+    """What is made together: everything, unless a run's fate depends on those that were made just before."""
+    return [[run] for run in runs] if any(run.fate for run in runs) else [runs]
 
 
 def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> None:
