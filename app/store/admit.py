@@ -41,7 +41,7 @@ class Claimer:
     free: int
     decide: Decide
     taken: list[int] = field(default_factory=list)
-    #: runs that :func:`admit` saw waiting and left
+    #: runs that :func:`admit` saw waiting and left: more than none if there are any
     left: int = 0
 
     def take(self, ids: Iterable[int]) -> None:
@@ -53,6 +53,7 @@ class Claimer:
 
 def admit(tx: Connection, claimer: Claimer, *, now: datetime) -> list[RunRow]:
     """Claim waiting runs for a node, in order, as far as limits and its free slots allow."""
+    claimer.left = 0
     full: set[str] = set()
     admitted: list[RunRow] = []
     window = min(WINDOW, claimer.free + 1)  # as a rule nothing is in the way, and all that is read is taken
@@ -61,7 +62,7 @@ def admit(tx: Connection, claimer: Claimer, *, now: datetime) -> list[RunRow]:
         room = _room(tx, {scope for run in waiting for scope in run.scopes})
         claimed = _claim(tx, claimer.decide(waiting, room, claimer.free), claimer, now=now)
         admitted += claimed
-        claimer.left = len(waiting) - len(claimed)
+        claimer.left += len(waiting) - len(claimed)  # what a full scope holds back is not looked at again
         used = Counter(scope for run in claimed for scope in _scopes_of_row(run))
         now_full = {scope for scope, places in room.items() if places <= used[scope]}
         if len(waiting) < window or (window == WINDOW and now_full <= full):

@@ -110,3 +110,13 @@ async def test_a_new_run_does_not_jump_the_queue(bench: Bench) -> None:
     assert (made.claimed, made.run.status) == (False, RunStatus.INITIAL)
     run = await bench.db.read(runs.get, earlier.run.id)
     assert run is not None and run.owner == bench.me
+
+
+async def test_runs_that_a_full_scope_holds_back_are_counted_as_left(bench: Bench) -> None:
+    await limit(bench, "global", 1)
+    await bench.launch(*[await bench.new() for _ in range(12)], claim=False)
+    claimer = bench.claimer(free=3)  # fewer slots than runs wait: the first look fills its window
+    assert len(await bench.db.write(admit, claimer, now=clock.now())) == 1
+    again = bench.claimer(free=3)
+    assert await bench.db.write(admit, again, now=clock.now()) == []
+    assert again.left > 0, "else nobody looks again when the running one ends"
