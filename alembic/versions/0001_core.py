@@ -216,6 +216,14 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
+        "ix_pipeline_run_cancelling",
+        "pipeline_run",
+        ["owner"],
+        unique=False,
+        sqlite_where=sa.text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+        postgresql_where=sa.text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+    )
+    op.create_index(
         "ix_pipeline_run_parent",
         "pipeline_run",
         ["parent_run_id"],
@@ -420,6 +428,12 @@ def downgrade() -> None:
         table_name="pipeline_run",
         sqlite_where=sa.text("parent_run_id IS NOT NULL"),
         postgresql_where=sa.text("parent_run_id IS NOT NULL"),
+    )
+    op.drop_index(
+        "ix_pipeline_run_cancelling",
+        table_name="pipeline_run",
+        sqlite_where=sa.text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+        postgresql_where=sa.text("cancel_requested_at IS NOT NULL AND status = 'running'"),
     )
     op.drop_table("pipeline_run")
     op.drop_table("node_journal")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 
@@ -131,8 +131,9 @@ class Pipeline:
         return hashlib.sha256(self.definition.encode()).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def from_definition(definition: str) -> Pipeline:
-    """The pipeline that a frozen definition describes."""
+    """The pipeline that a frozen definition describes; the same object for the same text."""
     value = json.loads(definition)
     value["blocks"] = tuple(
         Block(

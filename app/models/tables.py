@@ -189,6 +189,12 @@ class PipelineRun(SQLModel, table=True):
         Index("ix_pipeline_run_pipeline", "pipeline_uuid", "id"),
         Index("ix_pipeline_run_schedule", "pipeline_schedule_id", "id"),
         Index(
+            "ix_pipeline_run_cancelling",
+            "owner",
+            sqlite_where=text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+            postgresql_where=text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+        ),
+        Index(
             "ix_pipeline_run_parent",
             "parent_run_id",
             sqlite_where=text("parent_run_id IS NOT NULL"),

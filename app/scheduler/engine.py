@@ -120,9 +120,9 @@ class Engine:
             group.create_task(self.intake.serve_admissions(), name="admission"),
             group.create_task(self._mark_alive(), name="alive"),
         ]
+        await self.passes.recover()  # first: what a dead process left has waited long enough
         if self._scheduling:
             await self.passes.sync(force=True)
-        await self.passes.recover()
         if self._scheduling:
             self._start_timers()
             await self._tick()

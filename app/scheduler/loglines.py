@@ -37,6 +37,7 @@ class RunLog:
     full: Callable[[], None]
     _open: dict[tuple[int | None, int | None], _Open] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
+    _closed: bool = False
 
     def add(
         self, block_uuid: str | None, block_run_id: int | None, attempt: int | None, line: LogLine
@@ -46,9 +47,9 @@ class RunLog:
         if (chunk := self._open.get(key)) is None:
             chunk = self._open[key] = _Open(block_uuid, block_run_id, attempt)
         chunk.lines.append([to_us(clock.now()), line.stream, line.level, line.text])
-        if len(chunk.lines) >= CHUNK_LINES:
+        if len(chunk.lines) >= CHUNK_LINES and not self._closed:
             self._give()
-        elif self._timer is None:
+        elif self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(CHUNK_S, self._give)
 
     @property
@@ -59,6 +60,11 @@ class RunLog:
     def _give(self) -> None:
         self._stop_timer()
         self.full()
+
+    def close(self) -> None:
+        """Give nothing away any more: whoever took it is gone."""
+        self._stop_timer()
+        self._closed = True
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -10,18 +10,18 @@ from datetime import datetime, timedelta
 
 from app import clock
 from app.errors import InvalidInput, PipelineInvalid, PipelineNotFound, StoreUnavailable
+from app.models.pipeline import Pipeline, from_definition
 from app.models.rows import ScheduleRow
 from app.models.states import Cause
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.faultlog import FaultLog
-from app.scheduler import launch, sync, timetable
+from app.scheduler import launch, progress, sync, timetable
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
 from app.scheduler.node import provably_dead
-from app.scheduler.progress import MAX_LOST
 from app.scheduler.tick import Decision, Plan, decide
 from app.scheduler.tick import plan as plan_trigger
-from app.store import nodes, ownership, runs, schedules
+from app.store import idempotency, nodes, ownership, runs, schedules
 from app.store.db import Clash, Database, Tx
 from app.store.ids import Ids
 from app.store.nodes import NodeRow
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Triggers decided in one transaction.
 BATCH = 500
-NODES_KEPT_DAYS = 7
+#: Days that a node which has ended, and the key of a request, are remembered.
+KEPT_DAYS = 7
 #: `@always_on` asks after a pipeline that is broken no more often than this.
 BROKEN_S = 60.0
 
@@ -199,13 +200,20 @@ class Passes:
         await self._find_strays()
 
     async def _take_over(self) -> None:
+        """Runs that only wait first, all of them; then as many others as there are free slots."""
+        while parked := await self._db.write(
+            ownership.take_over_parked, self._me.id, limit=BATCH, now=clock.now()
+        ):
+            definitions = await self._db.read(runs.definitions, {run.definition_hash for run in parked})
+            for run in parked:
+                self._park(run, from_definition(definitions[run.definition_hash]))
         if not (free := self._fleet.free):
             return
         found = await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now())
         self._more_to_take = len(found) == free  # most of a node's runs are parked, and soon are so again
         for taken in found:
             log.info("run %d taken over at epoch %d", taken.run_id, taken.epoch)
-            if taken.lost >= MAX_LOST:
+            if taken.lost >= progress.MAX_LOST:
                 await self._db.write(
                     ownership.abort,
                     taken.run_id,
@@ -217,9 +225,18 @@ class Passes:
             else:
                 self._fleet.wake(taken.run_id)
 
+    def _park(self, run: ownership.Parked, pipeline: Pipeline) -> None:
+        """Park a run again, unless a block of it is ready: then its node died before starting that."""
+        if progress.ready(pipeline, run.statuses):
+            self._fleet.wake(run.run_id)
+        else:
+            self._fleet.parking.park(run.run_id, run.wake_at)
+
     async def forget(self) -> None:
-        """Drop the nodes that ended long ago."""
-        await self._db.write(nodes.forget, before=clock.now() - timedelta(days=NODES_KEPT_DAYS))
+        """Drop the nodes that ended long ago, and the keys of requests that nobody repeats any more."""
+        before = clock.now() - timedelta(days=KEPT_DAYS)
+        await self._db.write(nodes.forget, before=before)
+        await self._db.write(idempotency.forget, before=before)
 
     async def _find_strays(self) -> None:
         """Own runs that are neither driven nor parked, twice in a row: a wake-up was lost."""

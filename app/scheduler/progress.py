@@ -14,6 +14,9 @@ Statuses = Mapping[str, BlockStatus]
 #: How often a block is started again after its worker or node was lost, which is nobody's fault in its code.
 MAX_LOST = 5
 DEFAULT_POKE_S = 60.0
+#: A sensor's interval is shortened by up to this share, each sensor's by its own: a herd runs apart.
+SPREAD = 0.1
+_GOLDEN = 0.6180339887498949
 _WAITING = frozenset({B.INITIAL, B.QUEUED})
 
 
@@ -96,16 +99,24 @@ class Judgement:
 
 
 def judge(
-    block: Block, result: BlockResult, *, charged: int, lost: int, started_at: datetime, now: datetime
+    block: Block,
+    result: BlockResult,
+    *,
+    charged: int,
+    lost: int,
+    started_at: datetime,
+    now: datetime,
+    seed: int = 0,
 ) -> Judgement:
     """Judge the end of an attempt.
 
     `charged`: attempts that count against the retries, this one included; `lost`: attempts that were lost
-    with their worker or node, this one included; `started_at`: first start of the block run.
+    with their worker or node, this one included; `started_at`: first start of the block run; `seed`: any number
+    that differs between sensors, to keep those that began together apart.
     """
     if result.outcome is Outcome.COMPLETED:
         return (
-            _judge_sensor(block, started_at=started_at, now=now)
+            _judge_sensor(block, started_at=started_at, now=now, seed=seed)
             if result.value_false
             else Judgement(B.COMPLETED)
         )
@@ -123,11 +134,12 @@ def judge(
     return Judgement(B.FAILED, reason=str(result.outcome))
 
 
-def _judge_sensor(block: Block, *, started_at: datetime, now: datetime) -> Judgement:
+def _judge_sensor(block: Block, *, started_at: datetime, now: datetime, seed: int) -> Judgement:
     assert block.type is BlockType.SENSOR
     if block.timeout_s and now >= started_at + timedelta(seconds=block.timeout_s):
         return Judgement(B.FAILED, reason="sensor timed out")
-    return Judgement(B.RUNNING, wake_at=now + timedelta(seconds=poke_interval_s(block)), waiting=True)
+    interval = poke_interval_s(block) * (1 - SPREAD * (seed * _GOLDEN % 1))
+    return Judgement(B.RUNNING, wake_at=now + timedelta(seconds=interval), waiting=True)
 
 
 def poke_interval_s(block: Block) -> float:

@@ -50,7 +50,7 @@ class Runner:
         self._over = asyncio.Event()
         self._ending: Ending | None = None
         self._why: StopWhy | None = None
-        self._leaving = False
+        self._leaving = self._begun = False
 
     async def drive(self) -> Ending:
         """Run until there is nothing left to do here. Raises only what is a fault of the engine."""
@@ -67,6 +67,7 @@ class Runner:
             self._ending = Ending("lost")
         finally:
             self._over.set()
+            self._log.close()
             for timer in self._timers.values():
                 timer.cancel()
             for held in self._first.values():
@@ -81,8 +82,9 @@ class Runner:
                 self._ending = Ending("parked", clock.now())  # it comes back at once, and ends then
             return
         self._why = why
-        self._halt("cancelled" if why == "cancel" else "run timed out")
-        self._end_or_park()
+        if self._begun:  # else the beginning sees it
+            self._halt("cancelled" if why == "cancel" else "run timed out")
+            self._end_or_park()
 
     def leave(self) -> None:
         """Let go of the run as it stands, for another owner: nothing more is written or started."""
@@ -93,17 +95,23 @@ class Runner:
 
     def _begin(self) -> None:
         """Start a chain for every block that can go on now; a run that was asked to stop only ends."""
-        if (why := steps.asked_to_stop(self.state.run, clock.now())) is not None:
-            self.stop(why)
-            return
-        for uuid, block in self.state.blocks.items():
-            if uuid in self._first:
-                self._publish(BlockStarted(run_id=self._id, block_uuid=uuid, attempt=block.attempt))
-                self._spawn(uuid, self._first.pop(uuid))
-            elif block.state is BlockStatus.QUEUED or block.is_waiting_sensor:
-                self._wake_at(uuid, block.wake_at)
-        for uuid in progress.ready(self.state.pipeline, self.state.statuses):
-            self._spawn(uuid)
+        self._begun = True
+        for (
+            uuid,
+            held,
+        ) in self._first.items():  # their starts are on disk: they end as attempts, whatever comes
+            attempt = self.state.blocks[uuid].attempt
+            self._publish(BlockStarted(run_id=self._id, block_uuid=uuid, attempt=attempt))
+            self._spawn(uuid, held)
+        first = self._first.keys()
+        self._why = self._why or steps.asked_to_stop(self.state.run, clock.now())
+        if not self._is_stopping():
+            for uuid, block in self.state.blocks.items():
+                if uuid not in first and (block.state is BlockStatus.QUEUED or block.is_waiting_sensor):
+                    self._wake_at(uuid, block.wake_at)
+            for uuid in progress.ready(self.state.pipeline, self.state.statuses):
+                self._spawn(uuid)
+        self._first = {}
         self._end_or_park()
 
     def _spawn(self, uuid: str, held: Held | None = None) -> None:

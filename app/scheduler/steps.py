@@ -61,7 +61,13 @@ def judge(block: BlockState, result: BlockResult, why: StopWhy | None, now: date
     block.charged += result.outcome in _CHARGED
     started_at = block.started_at or now
     judgement = progress.judge(
-        block.block, result, charged=block.charged, lost=block.lost, started_at=started_at, now=now
+        block.block,
+        result,
+        charged=block.charged,
+        lost=block.lost,
+        started_at=started_at,
+        now=now,
+        seed=block.id,
     )
     if why is not None and (judgement.waiting or judgement.status is BlockStatus.QUEUED):
         judgement = Judgement(BlockStatus.CANCELLED, reason=_STOP_REASON[why])

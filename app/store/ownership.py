@@ -1,9 +1,21 @@
 """Named transactions *cancel*, *takeover* and *prune*: runs change hands, are asked to stop, or are forgotten."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    text,
+    update,
+)
 
 from app.models.rows import RunRow
 from app.models.states import (
@@ -88,14 +100,64 @@ class TakenOver:
 
 def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[TakenOver]:
     """Take runs over from nodes that are stopped or fenced: epoch + 1, open attempts lost, their blocks queued."""
+    rows = _move(tx, node_id, _of_the_dead(limit), now=now)
+    lost = _losses(tx, [row.id for row in rows]) if rows else {}
+    return [TakenOver(row.id, row.epoch, row.recoveries, lost.get(row.id, 0)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A run that was taken over while it only waited: when it goes on, and what its blocks are."""
+
+    run_id: int
+    wake_at: datetime
+    definition_hash: str
+    statuses: dict[str, BlockStatus]
+
+
+def take_over_parked(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[Parked]:
+    """Take over runs in which nothing ran: they need no run slot, so any number of them may come at once."""
+    waits = exists().where(BLOCK.c.pipeline_run_id == RUN.c.id, BLOCK.c.wake_at.is_not(None))
+    runs_now = exists().where(
+        BLOCK.c.pipeline_run_id == RUN.c.id,
+        BLOCK.c.wake_at.is_(None),
+        BLOCK.c.status.in_([BlockStatus.RUNNING, BlockStatus.QUEUED]),
+    )
+    pick = _of_the_dead(limit).where(waits, ~runs_now, RUN.c.cancel_requested_at.is_(None))
+    ids = [row.id for row in _move(tx, node_id, pick, now=now)]
+    columns = (
+        RUN.c.id,
+        RUN.c.pipeline_hash,
+        RUN.c.deadline_at,
+        BLOCK.c.block_uuid,
+        BLOCK.c.status,
+        BLOCK.c.wake_at,
+    )
+    query = select(*columns).join(BLOCK, BLOCK.c.pipeline_run_id == RUN.c.id).where(RUN.c.id.in_(ids))
+    found: dict[int, Parked] = {}
+    for run_id, digest, deadline, uuid, status, wake_at in tx.execute(query):
+        known = found.get(run_id)
+        times = [t for t in (deadline, wake_at, known.wake_at if known else None) if t is not None]
+        statuses = {**(known.statuses if known else {}), uuid: BlockStatus(status)}
+        found[run_id] = Parked(run_id, min(times, default=_NEVER), digest, statuses)
+    return list(found.values())
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _of_the_dead(limit: int) -> Select[int]:
     dead = select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
-    pick = (
+    return (
         select(RUN.c.id)
         .where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(dead))
         .order_by(RUN.c.id)
         .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
+        .with_for_update(skip_locked=True, key_share=True, of=RUN)
     )
+
+
+def _move(tx: Connection, node_id: str, pick: Select[int], *, now: datetime) -> list[Any]:
     ids = list(tx.execute(pick).scalars())
     if not ids:
         return []
@@ -107,8 +169,7 @@ def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list
     )
     rows = sorted(moved.all(), key=lambda row: int(row.id))
     _lose_open_attempts(tx, ids, now=now)
-    lost = _losses(tx, ids)
-    return [TakenOver(row.id, row.epoch, row.recoveries, lost.get(row.id, 0)) for row in rows]
+    return rows
 
 
 def _losses(tx: Connection, run_ids: list[int]) -> dict[int, int]:
@@ -149,6 +210,13 @@ def _mine(run_id: int, node_id: str, epoch: int) -> tuple[ColumnElement[bool], .
     )
 
 
+_END_ATTEMPT = (
+    update(ATTEMPT)
+    .where(ATTEMPT.c.block_run_id == bindparam("block"), ATTEMPT.c.attempt == bindparam("number"))
+    .values(ended_at=bindparam("at"), e_seq=bindparam("seq"), outcome=bindparam("how"))
+)
+
+
 def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) -> None:
     of_runs = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id.in_(run_ids))
     still_open = (
@@ -158,14 +226,19 @@ def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) ->
         .order_by(ATTEMPT.c.block_run_id)
     )
     lost = tx.execute(still_open).all()
-    for (block_run_id, attempt, wake_at), seq in zip(lost, take_seq(tx, len(lost)), strict=True):
+    rows = [
         # A sensor between two pokes ran nothing: it lost nothing, however often its node is replaced.
-        outcome = Outcome.LOST if wake_at is None else Outcome.CANCELLED
-        tx.execute(
-            update(ATTEMPT)
-            .where(ATTEMPT.c.block_run_id == block_run_id, ATTEMPT.c.attempt == attempt)
-            .values(ended_at=now, e_seq=seq, outcome=outcome)
-        )
+        {
+            "block": block,
+            "number": number,
+            "at": now,
+            "seq": seq,
+            "how": Outcome.CANCELLED if wake_at else Outcome.LOST,
+        }
+        for (block, number, wake_at), seq in zip(lost, take_seq(tx, len(lost)), strict=True)
+    ]
+    if rows:
+        tx.execute(_END_ATTEMPT, rows)
     tx.execute(
         update(BLOCK)
         .where(BLOCK.c.pipeline_run_id.in_(run_ids), BLOCK.c.status == BlockStatus.RUNNING)

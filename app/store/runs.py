@@ -1,6 +1,6 @@
 """Reading runs: what the doors show and what a node needs to drive one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -177,3 +177,9 @@ def newest_between(tx: Connection, pipeline_uuid: str, since: datetime, until: d
 def retry_root(tx: Connection, run_id: int) -> int | None:
     """The first run of a chain of retries; None for a run that is no retry."""
     return tx.execute(select(RUN.c.retry_root).where(RUN.c.id == run_id)).scalar()
+
+
+def definitions(tx: Connection, digests: Collection[str]) -> dict[str, str]:
+    """Frozen definitions by their hash."""
+    query = select(VERSION.c.hash, VERSION.c.definition).where(VERSION.c.hash.in_(digests))
+    return {row.hash: row.definition for row in tx.execute(query)}

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app import clock
 from app.errors import StoreUnavailable
-from app.executors.base import BlockCall, BlockResult
+from app.executors.base import BlockCall, BlockResult, LogLine
 from app.models.rows import RunRow
 from app.models.states import BlockStatus, NodeState, Outcome, RunStatus
 from app.scheduler.engine import Engine, running
@@ -275,22 +275,41 @@ async def test_a_run_of_ours_that_nobody_drives_is_taken_up_again(world: World) 
 
 
 async def test_two_wake_ups_of_a_run_make_one_runner(world: World) -> None:
-    world.pipeline("etl", {"a": LATER, "b": []})
+    world.pipeline("etl", {"a": LATER})
     world.executor.plays["a"] = fails
     async with world.serving() as engine:
         run = await launch(engine)
         await parked(engine, run.id)
+        gate = world.executor.plays["a"] = Gate()
+        await change(engine, "UPDATE block_run SET wake_at = :at", at=long_ago(engine))
         resumed = await engine.db.read(runs.load, run.id)
         assert resumed is not None
         engine.fleet.wake(run.id)
         state = of_rows(resumed)
         engine.fleet.begin(state, engine.fleet.permits(None, state.pipeline), {})
         first = engine.fleet.active[run.id]
-        engine.fleet.parking.take(run.id)
         await until(lambda: not engine.fleet._loading)
-        assert engine.fleet.active.get(run.id) in (first, None)
-        await engine.cancel(run.id)
+        await gate.entered.wait()
+        assert engine.fleet.active[run.id] is first
+        gate.open.set()
         assert await engine.wait(run.id, 10)
+        assert world.executor.ran() == ["a", "a"], "the first try and its one repetition"
+
+
+async def test_a_run_that_is_lost_leaves_no_timer_behind(world: World) -> None:
+    """A line that comes when the run is another's already is given to nobody."""
+    world.pipeline("etl", {"a": []})
+    gate = world.executor.plays["a"] = Gate()
+    async with world.serving() as engine:
+        run = await launch(engine)
+        await gate.entered.wait()
+        runner = engine.fleet.active[run.id]
+        await engine.db.write(ownership.abort, run.id, engine.node_id, 1, reason="test", now=clock.now())
+        runner.stop("cancel")
+        await until(lambda: not engine.fleet.active)
+        for _ in range(120):
+            runner._log.add("a", 1, 1, LogLine("stdout", "info", "late"))
+        assert runner._log._timer is None
 
 
 # Stopping

@@ -100,6 +100,17 @@ def test_a_sensor_that_is_false_waits_a_minute_by_default() -> None:
     assert progress.poke_interval_s(sensor(interval="soon")) == 60
 
 
+def test_sensors_that_began_together_are_poked_apart() -> None:
+    result = BlockResult(Outcome.COMPLETED, value_false=True)
+    wakes = {
+        progress.judge(sensor(), result, charged=0, lost=0, started_at=NOW, now=NOW, seed=seed).wake_at
+        for seed in range(1000)
+    }
+    assert len(wakes) == 1000
+    assert min(w for w in wakes if w) >= NOW + timedelta(seconds=54)
+    assert max(w for w in wakes if w) <= NOW + timedelta(seconds=60)
+
+
 def test_a_sensor_times_out_counted_from_its_first_start() -> None:
     result = BlockResult(Outcome.COMPLETED, value_false=True)
     late = NOW + timedelta(seconds=31)
