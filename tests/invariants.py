@@ -34,7 +34,8 @@ def find(tx: Connection) -> list[str]:
 
 async def assert_hold(db: Database) -> None:
     """Fail with the list of violated invariants."""
-    assert await db.read(find) == []
+    found = await db.read(find)
+    assert not found, "\n".join(found)
 
 
 def _graph(tx: Connection) -> list[str]:

@@ -30,7 +30,7 @@ PAGE: Final = 500
 
 def or_page(page: Any) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of a route that answers a page, or a stream where it is asked for one."""
-    return {200: {"model": page, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return {200: {"model": page, "content": {"text/event-stream": {}}}}
 
 
 class TooManyStreams(RunwrightError):
