@@ -20,7 +20,7 @@ from app.scheduler.runstate import BlockState, RunState
 from app.scheduler.tools import Held
 from app.store import launch
 from app.store.admit import Claimer, admit
-from app.store.db import loads
+from app.store.db import Clash, loads
 from app.store.launch import Launched, NewRun
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _has_no_open_upstream(item: Launching, uuid: str) -> bool:
 
 
 def _refuse(item: Launching, error: Exception) -> None:
-    if not isinstance(error, RunwrightError):
+    if not isinstance(error, RunwrightError | Clash):  # a clash is an answer: somebody was faster
         log.error("launch of run %d failed", item.new.id, exc_info=error)
     if not item.answer.done():
         item.answer.set_exception(error)
