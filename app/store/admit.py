@@ -165,7 +165,7 @@ def _claim(tx: Connection, ids: Sequence[int], claimer: Claimer, *, now: datetim
         _claimed(run, claimer.node_id, now) for run in sorted(locked, key=lambda run: ids.index(run.id))
     ]
     rows = [
-        {"run": run.id, "node": run.owner, "now": now, "deadline": run.deadline_at, "seq": seq}
+        {"run": run.id, "node": run.owner, "now": run.started_at, "deadline": run.deadline_at, "seq": seq}
         for run, seq in zip(claimed, take_seq(tx, len(claimed)), strict=True)
     ]
     if rows:
@@ -175,6 +175,7 @@ def _claim(tx: Connection, ids: Sequence[int], claimer: Claimer, *, now: datetim
 
 
 def _claimed(run: RunRow, node_id: str, now: datetime) -> RunRow:
+    now = max(now, run.created_at)  # made after the caller had looked at the clock, while it waited for its turn
     return replace(
         run,
         status=RunStatus.RUNNING,

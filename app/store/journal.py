@@ -63,7 +63,7 @@ class Journal:
 
     async def run(self) -> None:
         """Flush until :meth:`stop`; the engine owns this task."""
-        with suppress(StoreUnavailable):  # the first flush tries again
+        with suppress(StoreUnavailable, LeaseLost):  # the first flush tries again, and tells who asks
             await self._backend.open()
         try:
             while not (self._stopping and not self._waiting):

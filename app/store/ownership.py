@@ -39,9 +39,11 @@ def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow
     """
     for child in children(tx, run_id):
         cancel(tx, child, reason="parent cancelled", now=now)
-    row = tx.execute(select(RUN.c.status).where(RUN.c.id == run_id).with_for_update(key_share=True)).first()
+    locked = select(RUN.c.status, RUN.c.created_at).where(RUN.c.id == run_id).with_for_update(key_share=True)
+    row = tx.execute(locked).first()
     if row is None:
         return None
+    now = max(now, row.created_at)
     if row.status == RunStatus.INITIAL:
         ended = {"status": RunStatus.CANCELLED, "status_reason": reason, "completed_at": now}
         tx.execute(update(RUN).where(RUN.c.id == run_id).values(cancel_requested_at=now, **ended))
@@ -288,8 +290,10 @@ def prune(tx: Connection, pipeline_uuid: str, *, keep: int, limit: int = 100) ->
 def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str, now: datetime) -> bool:
     """End a run that its owner cannot go on with, whatever its blocks are doing; False when it is not the owner's."""
     mine = _mine(run_id, node_id, epoch)
-    if tx.execute(select(RUN.c.id).where(*mine).with_for_update(key_share=True)).first() is None:
+    row = tx.execute(select(RUN.c.started_at).where(*mine).with_for_update(key_share=True)).first()
+    if row is None:
         return False
+    now = max(now, row.started_at, _last_start(tx, run_id) or now)
     _lose_open_attempts(tx, [run_id], now=now)
     tx.execute(
         update(BLOCK)

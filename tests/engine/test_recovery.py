@@ -109,7 +109,7 @@ async def test_a_run_in_the_middle_is_handed_over_and_its_finished_blocks_stay_f
 async def test_a_run_of_a_dead_node_goes_on_from_its_finished_blocks(world: World) -> None:
     world.pipeline("etl", {"a": [], "b": ["a"]})
     gate = world.executor.plays["b"] = Gate()
-    engine = world.engine()
+    engine = world.engine(lease_s=600)  # it is fenced while it lives
     async with dying(engine, world.executor):
         run = await launch(engine)
         await gate.entered.wait()
@@ -154,7 +154,7 @@ async def test_runs_that_wait_for_admission_are_found_by_the_next_service(world:
 async def test_a_cancel_that_nobody_could_carry_out_is_carried_out_by_the_heir(world: World) -> None:
     world.pipeline("etl", {"a": [], "b": ["a"]})
     gate = world.executor.plays["a"] = Gate()
-    engine = world.engine()
+    engine = world.engine(lease_s=600)  # it is fenced while it lives
     async with dying(engine, world.executor):
         run = await launch(engine)
         await gate.entered.wait()
@@ -196,7 +196,7 @@ async def test_a_run_that_waits_for_a_worker_is_not_blamed_for_the_deaths_of_its
     for _ in range(4):
         await world.executor.places.acquire()
     for number in range(MAX_LOST + 3):
-        engine = world.engine()
+        engine = world.engine(lease_s=600)  # it is fenced while it lives
         async with dying(engine, world.executor):
             if not number:
                 run = await launch(engine)
@@ -211,13 +211,13 @@ async def test_a_run_that_waits_for_a_worker_is_not_blamed_for_the_deaths_of_its
 async def test_a_block_that_takes_its_node_with_it_is_given_up(world: World) -> None:
     world.pipeline("etl", {"a": [], "b": ["a"]})
     gate = world.executor.plays["a"] = Gate()
-    engine = world.engine()
+    engine = world.engine(lease_s=600)  # it is fenced while it lives
     async with dying(engine, world.executor):
         run = await launch(engine)
         await gate.entered.wait()
     for _ in range(MAX_LOST - 1):
         gate.entered.clear()
-        engine = world.engine()
+        engine = world.engine(lease_s=600)  # it is fenced while it lives
         async with dying(engine, world.executor):
             await gate.entered.wait()
     async with world.serving() as engine:
@@ -233,7 +233,7 @@ async def test_rows_that_make_no_sense_end_their_run_and_not_the_service(world: 
     world.executor.plays["a"] = Gate()
     async with world.serving() as engine:
         bad = await launch(engine)
-    engine = world.engine()
+    engine = world.engine(lease_s=600)  # it is fenced while it lives
     db = open_database(world.url)
     await db.open()
     version = await db.read(
@@ -336,7 +336,7 @@ async def test_a_stop_does_not_wait_for_a_database_that_is_away(postgres_url: st
         world = world_at(proxy.url)
         world.pipeline("etl", {"a": [], "b": ["a"]})
         gate = world.executor.plays["a"] = Gate()
-        engine = world.engine()
+        engine = world.engine(lease_s=600)  # it is fenced while it lives
         async with asyncio.timeout(40), running(engine):
             run = await launch(engine)
             await gate.entered.wait()
@@ -358,7 +358,7 @@ async def test_a_stop_does_not_wait_for_a_database_that_is_away(postgres_url: st
 
 async def test_launches_on_their_way_are_answered_at_a_stop(world: World) -> None:
     world.pipeline("etl", {"a": []})
-    engine = world.engine()
+    engine = world.engine(lease_s=600)  # it is fenced while it lives
     async with asyncio.timeout(20):
         async with running(engine):
             await engine.intake._claiming.acquire()  # somebody claims, for ever
@@ -404,7 +404,7 @@ async def test_a_second_node_takes_over_while_the_first_still_lives(postgres_url
     one, two = world_at(postgres_url), world_at(postgres_url)
     one.pipeline("etl", {"a": [], "b": ["a"]})
     gate = one.executor.plays["a"] = Gate()
-    async with running(one.engine()) as first, two.serving() as second:
+    async with running(one.engine(lease_s=600)) as first, two.serving() as second:
         run = await launch(first)
         await gate.entered.wait()
         await second.db.write(nodes.fence, [first.node_id], now=clock.now())

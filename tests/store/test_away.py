@@ -398,3 +398,27 @@ async def test_a_journal_that_cannot_connect_at_first_connects_later(postgres_ur
         assert await journal.submit(unit) == Verdict()
         journal.stop()
     await bench.db.close()
+
+
+async def test_the_journal_of_a_node_that_was_fenced_at_once_tells_its_callers(postgres_url: str) -> None:
+    bench = await bench_on(postgres_url)
+    unit, _ = await step(bench)
+    await bench.db.write(nodes.fence, [bench.me], now=clock.now())
+    journal = Journal(PostgresJournal(postgres_url, bench.me))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(journal.run())
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(journal.submit(unit), 5)
+        journal.stop()
+    await bench.db.close()
+
+
+async def test_times_are_in_order_though_the_caller_looked_at_the_clock_early(bench: Bench) -> None:
+    """Whoever waits for a connection or a lock meanwhile finds what was made after his `now`."""
+    early = clock.now()
+    waiting = await bench.launch(await bench.new(), await bench.new(), claim=False)
+    (run,) = await bench.db.write(admit, bench.claimer(free=1), now=early)
+    assert run.id == waiting[0].run.id
+    await bench.db.write(ownership.cancel, waiting[1].run.id, reason="test", now=early)
+    other, _ = await bench.running()
+    await bench.db.write(ownership.abort, other.id, bench.me, 1, reason="test", now=early)
