@@ -153,6 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(int(fault))
             self.send_header("Retry-After", self.server.retry_after)
             self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")  # else the client finds it closed: a try that nobody sees
             self.end_headers()
             return
         del headers["host"]
