@@ -13,7 +13,7 @@ from app.errors import NotFound, RunNotFound
 from app.models.rows import LogRow, RunRow
 from app.models.schemas import BlockRun, LogLine, Nothing, Output, Outputs, PipelineRun, RunEvent, RunRetry
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
-from app.models.wire import Int64, Page, parse_bool, parse_int64
+from app.models.wire import Int64, Page, Time, parse_bool, parse_int64
 from app.routers import cursors, problems, streams
 from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door
@@ -46,6 +46,10 @@ async def list_runs(
     status: Statuses = None,
     pipeline_schedule_id: Ids = None,
     cause: Causes = None,
+    created_from: Annotated[Time | None, Query(alias="created_at[gte]")] = None,
+    created_before: Annotated[Time | None, Query(alias="created_at[lt]")] = None,
+    dated_from: Annotated[Time | None, Query(alias="execution_date[gte]")] = None,
+    dated_before: Annotated[Time | None, Query(alias="execution_date[lt]")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[PipelineRun]:
@@ -56,6 +60,8 @@ async def list_runs(
         status=status,
         schedule_id=pipeline_schedule_id,
         cause=cause,
+        created=(created_from, created_before),
+        dated=(dated_from, dated_before),
         limit=limit + 1,
         before_id=cursors.unwrap_id("run", cursor),
     )

@@ -175,7 +175,8 @@ def _claim(tx: Connection, ids: Sequence[int], claimer: Claimer, *, now: datetim
 
 
 def _claimed(run: RunRow, node_id: str, now: datetime) -> RunRow:
-    now = max(now, run.created_at)  # made after the caller had looked at the clock, while it waited for its turn
+    # It may have been made after the caller had looked at the clock, while he waited for his turn.
+    now = max(now, run.created_at)
     return replace(
         run,
         status=RunStatus.RUNNING,

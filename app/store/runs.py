@@ -29,6 +29,11 @@ def get(tx: Connection, run_id: int) -> RunRow | None:
     return run_row(row) if row else None
 
 
+#: From (included) and before (excluded); None is unbounded.
+Span = tuple[datetime | None, datetime | None]
+ANY_TIME: Span = (None, None)
+
+
 def page(
     tx: Connection,
     *,
@@ -38,8 +43,13 @@ def page(
     status: Sequence[str] | None = None,
     schedule_id: Sequence[int] | None = None,
     cause: Sequence[str] | None = None,
+    created: Span = ANY_TIME,
+    dated: Span = ANY_TIME,
 ) -> list[RunRow]:
-    """Runs that pass every filter, newest first; `before_id` continues a page."""
+    """Runs that pass every filter, newest first; `before_id` continues a page.
+
+    `created` and `dated` bound the time of creation and the execution date: from, and before.
+    """
     query: Select[Any] = select(*RUN_COLUMNS).order_by(RUN.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(RUN.c.id < before_id)
@@ -52,6 +62,11 @@ def page(
     for column, wanted in filters:
         if wanted:
             query = query.where(column.in_(wanted))
+    for column, (since, before) in ((RUN.c.created_at, created), (RUN.c.execution_date, dated)):
+        if since is not None:
+            query = query.where(column >= since)
+        if before is not None:
+            query = query.where(column < before)
     return [run_row(row) for row in tx.execute(query)]
 
 

@@ -180,3 +180,14 @@ async def test_every_answer_carries_a_request_id_and_protects_browsers(api: http
         assert "default-src 'none'" in headers["content-security-policy"]
     own = (await api.get("/livez", headers={"X-Request-Id": "no spaces"})).headers["x-request-id"]
     assert own and own != "no spaces"
+
+
+async def test_runs_are_filtered_by_ranges_of_time(api: httpx.AsyncClient) -> None:
+    made = (await start(api, "hello", execution_date="2020-05-01T00:00:00Z")).json()
+    inside = {"execution_date[gte]": "2020-05-01T00:00:00Z", "execution_date[lt]": "2020-05-01T00:00:01Z"}
+    found = (await api.get(f"{V1}/pipeline_runs", params=inside)).json()["items"]
+    assert [run["id"] for run in found] == [made["id"]]
+    after = {**inside, "created_at[gte]": "2999-01-01T00:00:00Z"}
+    assert (await api.get(f"{V1}/pipeline_runs", params=after)).json()["items"] == []
+    naive = await api.get(f"{V1}/pipeline_runs", params={"created_at[lt]": "2020-05-01T00:00:00"})
+    assert naive.status_code == 422
