@@ -12,7 +12,7 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check
 # An environment whose interpreter has gone is no environment: its stamps must not count.
 $(shell test -x $(python) || rm -f .venv/.serve .venv/.dev)
 
-.PHONY: help start test soak check fmt states clean
+.PHONY: bench help start test soak check fmt states clean
 
 help: ## show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +22,9 @@ start: .venv/.serve ## serve examples/quickstart on http://127.0.0.1:8000 (PORT=
 
 test: .venv/.dev ## run the whole suite on SQLite and a real Postgres (ARGS='-k cron' for a part)
 	@exec $(python) .ci/run_tests.py --durations=20 $(ARGS)
+
+bench: .venv/.dev ## measure the service beside what the machine can do (ARGS='--rounds 3 --database sqlite')
+	@exec $(python) -m benchmarks $(ARGS)
 
 soak: .venv/.dev ## kill a service SOAK_KILLS times at random moments (SOAK_DATABASE=postgres for the other one)
 	@exec $(python) -m tests.soak
