@@ -1,6 +1,7 @@
 """Runs the scripts on the connection that `app.store.migrate` hands over."""
 
 from alembic import context
+
 from app.models.tables import metadata
 
 context.configure(

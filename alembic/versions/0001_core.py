@@ -1,8 +1,8 @@
 """The core: triggers, slots, runs, blocks, attempts, logs, nodes, limits."""
 
 import sqlalchemy as sa
-
 from alembic import op
+
 from app.models.columns import Id, Json, UtcDateTime
 
 revision = "0001"

@@ -90,9 +90,8 @@ def _locked_upgrade(tx: Connection) -> None:
 
 
 def _run_alembic(tx: Connection) -> None:
-    from alembic.config import Config
-
     from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
