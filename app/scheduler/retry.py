@@ -66,7 +66,7 @@ async def plan(
     return RetryPlan(
         request,
         schedule,
-        _carried(pipeline, blocks, source),
+        _carried(pipeline, blocks, source, only=request.block_uuid),
         {"retry_of": old.id, "retry_root": root or old.id},
     )
 
@@ -84,10 +84,12 @@ def _request(old: RunRow, variables: Mapping[str, Any] | None) -> LaunchRequest:
     )
 
 
-def _carried(pipeline: Pipeline, blocks: Sequence[BlockRow], source: str) -> Carried:
+def _carried(pipeline: Pipeline, blocks: Sequence[BlockRow], source: str, *, only: str | None) -> Carried:
     done = {block.block_uuid: block for block in blocks if block.status is BlockStatus.COMPLETED}
     satisfied = [*done, *(b.block_uuid for b in blocks if b.status is BlockStatus.SKIPPED)]
     again = rerun(pipeline, satisfied, source)
+    if only is not None:  # a run of one block: what it reads from was never run by it
+        again &= {only}
     return {
         uuid: (block.id, dumps(list(block.outputs)))
         for uuid, block in done.items()

@@ -102,6 +102,18 @@ async def test_a_retry_from_a_block_runs_it_and_what_is_below(project: Path) -> 
         await assert_hold(app.state.engine.db)
 
 
+async def test_a_retry_of_a_single_block_runs_that_block_alone(project: Path) -> None:
+    app = app_on(project)
+    async with serving(app) as api:
+        await launch(api, "etl", variables={"n": 5})
+        alone = await launch(api, "etl", block_uuid="check")
+        for source in ("start", "failed", "check"):
+            again = (await retry(api, alone["id"], **{"from": source})).json()
+            assert again["status"] == "completed"
+            assert blocks(again)["load"] == ("completed", 0)
+        await assert_hold(app.state.engine.db)
+
+
 async def test_what_cannot_be_retried_is_refused(project: Path) -> None:
     async with serving(app_on(project)) as api:
         slow = await launch(api, "slow", wait=0)
