@@ -17,6 +17,8 @@ PROBES, PROBE_S = 200, 0.005
 #: Workers that the limit of the many runs is computed for: blocks that end together share a commit.
 SHARING = 8
 _SETTLE_S = 2.0
+#: Between two looks whether all is over: seldom, since each look costs what is measured.
+_LOOK_S = 0.02
 
 Floor = Callable[[Limits], float]
 
@@ -111,7 +113,7 @@ async def many_runs(port: int) -> dict[str, float]:
         ids = await asyncio.gather(*(_trigger_some(port) for _ in range(CONNECTIONS)))
         async with await connect(port) as connection:
             while not await _all_over(connection):
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(_LOOK_S)
         took = time.perf_counter() - began
     await _check(port, {run_id for some in ids for run_id in some})
     return {"runs": RUNS / took, "livez_p99": statistics.quantiles(probing.result(), n=100)[98]}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +85,19 @@ async def serving(folder: Path, database_url: str | None) -> AsyncIterator[Servi
     command = [str(Path(sys.executable).with_name("runwright")), "start", str(folder), "--port", str(port)]
     if database_url:
         command += ["--database-url", database_url]
+    log = folder / "service.log"
     began = time.monotonic()
-    process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE)
+    with log.open("wb") as stream:  # a file, not a pipe: one that nobody reads would stop the service
+        process = subprocess.Popen(command, env=_environment(), stderr=stream)
     try:
-        await _until_ready(port, process)
+        await _until_ready(port, process, log)
         yield Service(port, process, folder, time.monotonic() - began)
     finally:
         process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(process.communicate, timeout=_START_S)
+        await asyncio.to_thread(process.wait, timeout=_START_S)
 
 
-async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+async def _until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     async with asyncio.timeout(_START_S):
         while process.poll() is None:
             try:
@@ -104,7 +106,7 @@ async def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
                         return
             except ConnectionError:
                 await asyncio.sleep(0.005)  # nothing tells when a process begins to listen
-    raise RuntimeError(process.stderr.read().decode() if process.stderr else "the service ended")
+    raise RuntimeError(f"the service ended:\n{log.read_text()}")
 
 
 def _environment() -> dict[str, str]:
@@ -161,9 +163,3 @@ class Stamps:
     def close(self) -> None:
         """Let go of the pipe."""
         os.close(self._fd)
-
-
-def pids(family: dict[str, list[int]]) -> Iterator[int]:
-    """Every process of a service."""
-    for part in family.values():
-        yield from part
