@@ -88,8 +88,8 @@ class Proxy:
     ) -> None:
         armed = False
         while data := await reader.read(65536):
-            armed = armed or self.after in data
-            if armed and self.swallow is not None and self.swallow in data:
+            armed = armed or (self.after != b"" and self.after in data)
+            if (armed or not self.after) and self.swallow is not None and self.swallow in data:
                 self.swallow = None
                 losing.set()
             if not self.is_dead:
