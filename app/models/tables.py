@@ -144,6 +144,8 @@ class ScheduleRevision(SQLModel, table=True):
     timezone: str | None = text_(nullable=True)
     status: str = text_()
     cursor_at: datetime | None = time_()
+    start_time: datetime | None = time_()
+    settings: dict[str, Any] | None = json_(nullable=True)
 
 
 class PipelineRun(SQLModel, table=True):
@@ -213,6 +215,7 @@ class PipelineRun(SQLModel, table=True):
     options: dict[str, Any] = json_()
     status: str = text_()
     status_reason: str | None = text_(nullable=True)
+    status_detail: dict[str, Any] | None = json_(nullable=True)
     priority: int = Field(default=0)
     concurrency_key: str | None = text_(nullable=True)
     owner: str | None = Field(sa_type=Text, default=None, sa_column_args=(fk_("node.id"),))
@@ -226,6 +229,7 @@ class PipelineRun(SQLModel, table=True):
     timeout_s: float | None = Field(default=None)
     timeout_status: str | None = text_(nullable=True)
     sla_at: datetime | None = time_()
+    sla_passed_at: datetime | None = time_()
     passed_sla: bool = Field(default=False)
     dedupe_scope: str | None = text_(nullable=True)
     dedupe_key: str | None = text_(nullable=True)
@@ -273,6 +277,7 @@ class ScheduleSlot(SQLModel, table=True):
     execution_date: datetime = Field(sa_type=UtcDateTime, primary_key=True)
     outcome: str = text_()
     reason: str | None = text_(nullable=True)
+    detail: dict[str, Any] | None = json_(nullable=True)
     pipeline_run_id: int | None = ref_("pipeline_run.id")
     until: datetime | None = time_()
     slot_count: int = Field(default=1)
