@@ -12,7 +12,7 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check
 # An environment whose interpreter has gone is no environment: its stamps must not count.
 $(shell test -x $(python) || rm -f .venv/.serve .venv/.dev)
 
-.PHONY: bench help start test soak check fmt states clean
+.PHONY: bench help start test fuzz soak simulate check fmt states clean
 
 help: ## show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,8 +26,14 @@ test: .venv/.dev ## run the whole suite on SQLite and a real Postgres (ARGS='-k 
 bench: .venv/.dev ## measure the service beside what the machine can do (ARGS='--rounds 3 --database sqlite')
 	@exec $(python) -m benchmarks $(ARGS)
 
-soak: .venv/.dev ## kill a service SOAK_KILLS times at random moments (SOAK_DATABASE=postgres for the other one)
-	@exec $(python) -m tests.soak
+fuzz: .venv/.dev ## compare the calendar with its oracles at every clock change, 2020 to 2037 (some minutes)
+	@exec $(python) -m pytest -n 2 -o python_files='fuzz_*.py' tests/fuzz $(ARGS)
+
+soak: .venv/.dev ## real faults at real services, for about 12 minutes (SOAK_MINUTES=3, ARGS='replicas ticks' for a part)
+	@exec $(python) -m tests.soak $(ARGS)
+
+simulate: .venv/.dev ## live through a year of 200 triggers on a virtual clock, beside an oracle (ARGS='--seed 2')
+	@exec $(python) -m tests.simulation $(ARGS)
 
 check: .venv/.dev ## check format, lint, types and the import rules
 	@.venv/bin/ruff format --check --quiet . || { echo 'run: make fmt'; exit 1; }

@@ -2,9 +2,9 @@
 
 RunwrightError
 ├── InvalidInput 422          ├── Conflict 409            ├── StoreUnavailable 503
-│   ├── PipelineInvalid       │   ├── ManagedByFile       ├── LeaseLost (internal)
-│   ├── UnknownBlock          │   ├── NameTaken           └── StartRefused (exit 78)
-│   └── IdempotencyMismatch   │   └── Quarantined
+│   ├── PipelineInvalid       │   ├── ManagedByFile       │   └── OutcomeUnknown 504
+│   ├── UnknownBlock          │   ├── NameTaken           ├── LeaseLost (internal)
+│   └── IdempotencyMismatch   │   └── Quarantined         └── StartRefused (exit 78)
 ├── NotFound 404              ├── PreconditionFailed 412
 │   ├── PipelineNotFound      ├── Forbidden 403
 │   ├── RunNotFound           └── Unauthorized 401
@@ -98,6 +98,12 @@ class ScheduleNotFound(NotFound):
     code, title = "schedule_not_found", "Trigger not found"
 
 
+class LimitNotFound(NotFound):
+    """The scope has no limit."""
+
+    code, title = "limit_not_found", "No such limit"
+
+
 class Conflict(RunwrightError):
     """The thing is in a state that does not allow this."""
 
@@ -144,6 +150,12 @@ class StoreUnavailable(RunwrightError):
     """The database does not answer; nothing was changed."""
 
     code, status, title = "store_unavailable", 503, "Database unavailable"
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The database went away at a commit and cannot be asked: what was wanted was done, or was not."""
+
+    code, status, title = "outcome_unknown", 504, "Outcome unknown"
 
 
 class LeaseLost(RunwrightError):

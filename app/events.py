@@ -6,7 +6,7 @@ publisher: each has a bounded queue, and one that does not keep up is told so by
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,6 +74,25 @@ class LogWritten(Event):
     lines: tuple[LogRow, ...]
 
 
+#: The `run_id` of an event about a slot that never got a run.
+NO_RUN = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaMissed(Event):
+    """A run is not over by its SLA, or a slot that should have had one got none; once for each."""
+
+    pipeline_uuid: str
+    pipeline_schedule_id: int | None
+    execution_date: datetime | None
+    sla_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere(Event):
+    """Another node has changed the run; what, is to be read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overflow(Event):
     """The subscriber was too slow; events were dropped and must be read from the database."""
@@ -125,16 +144,26 @@ class Bus:
     def __init__(self) -> None:
         self._all: set[Subscription] = set()
         self._by_run: dict[int, set[Subscription]] = {}
+        self._relays: dict[int, Callable[[Event], None]] = {}
 
     def publish(self, *events: Event) -> None:
         """Hand events to the subscribers. Call it on the loop's thread, after the commit."""
         for event in events:
             for subscription in (*self._all, *self._by_run.get(event.run_id, ())):
                 subscription.put(event)
+            if tell := self._relays.get(event.run_id):
+                tell(event)
+
+    def relay(self, run_id: int, tell: Callable[[Event], None] | None) -> None:
+        """Call `tell` with every event of a run, for those outside this process; None ends it."""
+        if tell is None:
+            self._relays.pop(run_id, None)
+        else:
+            self._relays[run_id] = tell
 
     def listened(self, run_id: int) -> bool:
         """Whether anybody would get an event of this run: spares building what nobody reads."""
-        return bool(self._all) or run_id in self._by_run
+        return bool(self._all) or run_id in self._by_run or run_id in self._relays
 
     @contextmanager
     def subscribe(self, run_id: int | None = None, *, limit: int = 10_000) -> Iterator[Subscription]:

@@ -7,11 +7,12 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.auth import Guard, require_safe_bind
-from app.routers import compat, docs, pipelines, problems, runs, schedules, system
+from app.routers import compat, docs, ledger, limits, pipelines, problems, runs, schedules, system
 from app.routers.door import check_routes
 from app.routers.gate import Gate
 from app.scheduler.build import build_engine
-from app.scheduler.engine import Engine, running
+from app.scheduler.engine import Engine
+from app.scheduler.lives import Lives, living
 from app.settings import Settings
 
 API = "/api/v1"
@@ -37,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.guard, app.state.engine = settings, guard, build_engine(settings)
     app.add_middleware(Gate, guard=guard)
     problems.install(app)
-    for router in (pipelines.router, runs.router, schedules.router):
+    for router in (pipelines.router, runs.router, ledger.router, schedules.router, limits.router, system.api):
         app.include_router(router, prefix=API)
     app.include_router(compat.router, prefix=MAGE_API)
     app.include_router(system.router)
@@ -48,6 +49,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    engine: Engine = app.state.engine
-    async with running(engine):
+    async with living(lives_of(app)):
         yield
+
+
+def lives_of(app: FastAPI) -> Lives:
+    """The lives of the application's engine; its routes ask the one that came up last."""
+
+    def is_up(engine: Engine) -> None:
+        app.state.engine = engine
+
+    return Lives(app.state.engine, is_up)

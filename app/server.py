@@ -2,7 +2,7 @@
 
 uvicorn waits for open streams for ever and knows no drain, so only its HTTP side is used. First SIGTERM or
 SIGINT: not ready, no new work, running blocks get `drain_s`, the rest is handed over; HTTP answers all the
-while. Second: running blocks are stopped at once. Third: the process ends, and its warden kills the workers.
+while. Second: running blocks are killed at once. Third: the process ends, and its warden kills the workers.
 """
 
 import asyncio
@@ -26,10 +26,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app import __version__
 from app.auth import require_safe_bind
 from app.errors import RunwrightError, StartRefused
-from app.main import create_app
+from app.main import create_app, lives_of
 from app.models.states import ScheduleStatus
 from app.routers import problems
-from app.scheduler.engine import Engine, running
+from app.scheduler.engine import Engine
+from app.scheduler.lives import living
 from app.settings import Settings
 from app.store import about, schedules
 
@@ -158,7 +159,8 @@ class _Http(uvicorn.Server):
 class _Service:
     def __init__(self, app: FastAPI, config: uvicorn.Config, listener: socket.socket) -> None:
         self._settings: Settings = app.state.settings
-        self._engine: Engine = app.state.engine
+        self._engine: Engine = app.state.engine  # the first life
+        self._lives = lives_of(app)
         self._http = _Http(config)
         self._listener = listener
         self._asked = asyncio.Event()
@@ -169,7 +171,7 @@ class _Service:
         self._handle_signals()
         async with asyncio.TaskGroup() as group:
             hurry = group.create_task(self._hurry(), name="hurry")
-            async with running(self._engine):
+            async with living(self._lives):
                 serving = group.create_task(self._http.serve([self._listener]), name="http")
                 with _service_file(self._settings, self._url):
                     gc.collect()
@@ -185,7 +187,7 @@ class _Service:
     async def _hurry(self) -> None:
         """A second signal cuts the drain short: running blocks are stopped, their runs handed over."""
         await self._hurried.wait()
-        self._engine.hurry()
+        self._lives.hurry()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

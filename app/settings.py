@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     project: Path = Field(description="the project folder")
     home: Path = Field(default=Path(), description="state of the service; default <project>/.runwright")
     database_url: str = Field(default="", description="postgresql://…; default SQLite in the home folder")
+    sqlite_on_network: bool = Field(
+        default=False, description="serve a SQLite file that lies on a network file system"
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     admin_key: SecretStr | None = Field(default=None, description="needed for any bind that is not loopback")
@@ -129,3 +132,27 @@ def environment() -> Mapping[str, str]:
 def worker_environment() -> dict[str, str]:
     """What user code inherits: the service's environment less its own settings, which hold its secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+#: Mage's names for the limits that a project's `concurrency_config` may overwrite.
+_MAGE_LIMITS = {
+    "CONCURRENCY_CONFIG_BLOCK_RUN_LIMIT": "block_run_limit",
+    "CONCURRENCY_CONFIG_PIPELINE_RUN_LIMIT": "pipeline_run_limit",
+    "CONCURRENCY_CONFIG_PIPELINE_RUN_LIMIT_ALL_TRIGGERS": "pipeline_run_limit_all_triggers",
+}
+
+
+def mage_limits(environ: Mapping[str, str]) -> dict[str, int]:
+    """The limits that an environment sets for all pipelines. Raises ValueError for one that is no number.
+
+    >>> mage_limits({"CONCURRENCY_CONFIG_BLOCK_RUN_LIMIT": "2", "CONCURRENCY_CONFIG_PIPELINE_RUN_LIMIT": ""})
+    {'block_run_limit': 2}
+    """
+    found = {}
+    for name, key in _MAGE_LIMITS.items():
+        text = environ.get(name, "").strip()
+        if text and not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{name} must be a whole number of at least 0, not '{text[:50]}'")
+        if text:
+            found[key] = int(text)
+    return found

@@ -26,6 +26,9 @@ async def one_round(url: str | None, into: Values, floors: Values) -> None:
         bare = await limits.measure(folder, postgres=url is not None)
         async with serving(folder, url) as service:
             found = {"start_empty": service.started_s, **await measures.all_of(service)}
+            if url is not None:
+                async with serving(folder, url, home=Path(name) / "second") as second:
+                    found |= await measures.two_replicas(service, second, found["runs"])
         async with serving(folder, url) as service:
             found["start"] = service.started_s
     for key, value in found.items():
@@ -55,7 +58,9 @@ def show(database: str, values: Values, floors: Values) -> None:
     """One table."""
     print(f"\n{database:36}{'median':>9}{'min':>9}{'max':>9}  {'limit':>9}{'ratio':>7}{'budget':>9}")
     for key, figure in FIGURES.items():
-        taken, bare = values[key], floors[key]
+        taken, bare = values.get(key, []), floors.get(key, [])
+        if not taken:
+            continue  # SQLite has no replicas
         ratio = statistics.median(
             floor / value if figure.higher else value / floor
             for value, floor in zip(taken, bare, strict=True)

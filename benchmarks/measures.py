@@ -43,6 +43,10 @@ FIGURES = {
     "first_p95": Figure("trigger to first line, p95", "ms", 10, lambda m: 1e3 * _first(m)),
     "chain": Figure(f"chain of {CHAIN} blocks", "ms", 150, lambda m: 1e3 * _chain(m)),
     "runs": Figure(f"{RUNS} runs of {WIDE} blocks", "runs/s", 120, lambda m: RUNS / _many(m), True),
+    "runs_two": Figure(
+        f"  the same on two replicas ({WIDE} blocks)", "runs/s", 120, lambda m: RUNS / _many(m), True
+    ),
+    "runs_ratio": Figure("  two replicas to one", "times", 1, lambda m: 1.0, True),
     "runs_cpu": Figure("  service CPU a run", "ms", 5, lambda m: 1e3 * m.echo),
     "livez_p99": Figure("  /livez meanwhile, p99", "ms", 100, lambda m: 1e3 * m.echo),
     "loaded": Figure("service + warden after the loads", "MiB", 150, lambda m: m.imports_mib),
@@ -71,7 +75,7 @@ async def all_of(service: Service) -> dict[str, float]:
     found |= await first_line(service.port, service.folder)
     found["chain"] = await chain(service.port)
     cpu = service.cpu_s()
-    found |= await many_runs(service.port)
+    found |= await many_runs([service.port])
     found["runs_cpu"] = (service.cpu_s() - cpu) / RUNS * 1e3
     found["loaded"] = service.pss_mib("service", "warden")
     return found
@@ -105,12 +109,21 @@ async def chain(port: int) -> float:
     return statistics.median(took[1:])
 
 
-async def many_runs(port: int) -> dict[str, float]:
+async def two_replicas(one: Service, other: Service, alone: float) -> dict[str, float]:
+    """The many runs again, asked for at two replicas of one database in turn; `alone`: what one of them reached."""
+    await many_runs([other.port])  # as warm as the first
+    reached = (await many_runs([one.port, other.port]))["runs"]
+    return {"runs_two": reached, "runs_ratio": reached / alone}
+
+
+async def many_runs(ports: list[int]) -> dict[str, float]:
     """Many short runs as fast as they can be asked for, and whether the service still answers meanwhile."""
+    port = ports[0]
     async with asyncio.TaskGroup() as group:
         probing = group.create_task(_probe(port))
         began = time.perf_counter()
-        ids = await asyncio.gather(*(_trigger_some(port) for _ in range(CONNECTIONS)))
+        asking = (_trigger_some(ports[n % len(ports)]) for n in range(CONNECTIONS))
+        ids = await asyncio.gather(*asking)
         async with await connect(port) as connection:
             while not await _all_over(connection):
                 await asyncio.sleep(_LOOK_S)

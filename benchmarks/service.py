@@ -79,16 +79,19 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(folder: Path, database_url: str | None) -> AsyncIterator[Service]:
-    """`runwright start` on a project; SQLite in its folder unless a database is given."""
+async def serving(
+    folder: Path, database_url: str | None, *, home: Path | None = None
+) -> AsyncIterator[Service]:
+    """`runwright start` on a project; SQLite in its folder unless a database is given. Each replica has its `home`."""
     port = _free_port()
     command = [str(Path(sys.executable).with_name("runwright")), "start", str(folder), "--port", str(port)]
     if database_url:
         command += ["--database-url", database_url]
-    log = folder / "service.log"
+    log = folder / f"service-{port}.log"
+    more = {"RUNWRIGHT_HOME": str(home)} if home else {}
     began = time.monotonic()
     with log.open("wb") as stream:  # a file, not a pipe: one that nobody reads would stop the service
-        process = subprocess.Popen(command, env=_environment(), stderr=stream)
+        process = subprocess.Popen(command, env=_environment() | more, stderr=stream)
     try:
         await _until_ready(port, process, log)
         yield Service(port, process, folder, time.monotonic() - began)

@@ -1,35 +1,35 @@
 """The definition of correct: `violations` must be empty after every test that ran anything.
 
-The queries are in `invariants.sql`; here are those that need the frozen graph (I5) or the timetable (I2b).
+The queries, and what needs the frozen graph (I5), are in `app/store/invariants`; here is what needs the
+timetable (I2b).
 """
 
-import re
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from app.models.columns import from_us
-from app.models.pipeline import from_definition
-from app.scheduler import timetable
+from app.errors import InvalidInput
+from app.models.rows import ScheduleRow
+from app.models.states import ScheduleStatus, ScheduleType
+from app.pipelines.trigger_settings import ends as ends_of
+from app.scheduler.catchup import COUNT_LIMIT
+from app.scheduler.tables_of import table_of
+from app.scheduler.timetable import Timetable
+from app.store import invariants
 from app.store.db import Database
+from app.store.invariants import queries as queries
+from app.store.sql import REVISION, SCHEDULE, SLOT
 
-_FILE = Path(__file__).with_name("invariants.sql")
-
-
-def queries() -> dict[str, str]:
-    """Invariant -> query, in the order of the file."""
-    parts = re.split(r"^-- (I\d+\w* .*)$", _FILE.read_text(encoding="utf-8"), flags=re.M)
-    return {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+_US = timedelta(microseconds=1)
 
 
 def find(tx: Connection) -> list[str]:
     """Every violated invariant with its first rows."""
-    found = []
-    for name, query in queries().items():
-        if rows := tx.execute(text(query)).fetchmany(3):
-            found.append(f"{name}: {[tuple(row) for row in rows]}")
-    return found + _graph(tx) + _slots(tx)
+    return invariants.find(tx) + _slots(tx)
 
 
 async def assert_hold(db: Database) -> None:
@@ -38,89 +38,90 @@ async def assert_hold(db: Database) -> None:
     assert not found, "\n".join(found)
 
 
-def _graph(tx: Connection) -> list[str]:
-    """I5: no attempt starts before all upstreams have ended; none at all below one that did not satisfy."""
-    rows = tx.execute(
-        text(
-            "SELECT b.pipeline_run_id AS run, r.pipeline_hash AS hash, b.block_uuid AS uuid, b.status AS status,"
-            " min(a.s_seq) AS first_start, max(a.e_seq) AS last_end, b.carried_from AS carried"
-            " FROM block_run b JOIN pipeline_run r ON r.id = b.pipeline_run_id"
-            " LEFT JOIN block_attempt a ON a.block_run_id = b.id"
-            " GROUP BY b.pipeline_run_id, r.pipeline_hash, b.block_uuid, b.status, b.carried_from"
-        )
-    ).all()
-    versions = tx.execute(text("SELECT hash, definition FROM pipeline_version")).all()
-    graphs = {row.hash: from_definition(row.definition) for row in versions}
-    by_block = {(row.run, row.uuid): row for row in rows}
-    found = []
-    for row in rows:
-        for upstream in graphs[row.hash].by_uuid[row.uuid].upstream:
-            up = by_block[row.run, upstream]
-            if row.first_start is None:
-                continue
-            if up.status not in ("completed", "skipped") or (up.last_end or 0) > row.first_start:
-                found.append(
-                    f"I5 run {row.run}: '{row.uuid}' started before '{upstream}' ({up.status}) was done"
-                )
-    return found
-
-
-def _time(value: object) -> object:
-    return from_us(value) if isinstance(value, int) else value
-
-
 def _slots(tx: Connection) -> list[str]:
-    """I2b: every slot of every revision of a trigger up to its cursor has its row, or lies in a counted gap."""
+    """I2b, I2c: the ledger holds every slot of every revision once, and its gaps are counted right."""
     found: list[str] = []
-    for trigger in tx.execute(
-        text(
-            "SELECT id, cursor_at, week FROM (SELECT id, cursor_at, 'sunday' AS week FROM pipeline_schedule) s"
-        )
-    ).all():
-        revisions = tx.execute(
-            text(
-                "SELECT schedule_interval AS interval, timezone AS zone, status, cursor_at, at FROM schedule_revision"
-                " WHERE schedule_id = :id ORDER BY revision"
-            ),
-            {"id": trigger.id},
-        ).all()
-        rows = tx.execute(
-            text(
-                "SELECT execution_date, until, slot_count FROM schedule_slot WHERE pipeline_schedule_id = :id"
-                " ORDER BY execution_date"
-            ),
-            {"id": trigger.id},
-        ).all()
-        # A revision is in force up to the edit that made the next one, whose cursor may lie ahead (`start_time`).
-        ends = [r.cursor_at and min(r.cursor_at, r.at) for r in revisions[1:]]
-        ends.append(trigger.cursor_at)
-        for revision, end in zip(revisions, ends, strict=True):
-            found += _of_revision(trigger.id, revision, end, rows)
-        found += [
-            f"I2c trigger {trigger.id}: rows overlap at {_time(after.execution_date)}"
-            for before, after in pairwise(rows)
-            if before.until is not None and _time(before.until) >= _time(after.execution_date)  # type: ignore[operator]
-        ]
+    revisions = defaultdict(list)
+    for row in tx.execute(REVISION.select().order_by(REVISION.c.revision)):
+        revisions[row.schedule_id].append(row)
+    ledger = defaultdict(list)
+    for row in tx.execute(SLOT.select().order_by(SLOT.c.execution_date)):
+        ledger[row.pipeline_schedule_id].append(row)
+    for trigger in tx.execute(SCHEDULE.select()).all():
+        found += _of_trigger(trigger, revisions[trigger.id], ledger[trigger.id])
     return found
 
 
-def _of_revision(trigger_id: int, revision: object, end: object, rows: list[object]) -> list[str]:
-    interval, zone = revision.interval, revision.zone  # type: ignore[attr-defined]
-    begin, until = _time(revision.cursor_at), _time(end)  # type: ignore[attr-defined]
-    if not interval or begin is None or until is None or revision.status != "active":  # type: ignore[attr-defined]
-        return []
-    table = timetable.parse(interval, zone or "UTC")
-    if table.kind != "calendar":
-        return []
-    singles = {_time(row.execution_date) for row in rows}  # type: ignore[attr-defined]
-    gaps = [
-        (_time(row.execution_date), _time(row.until))  # type: ignore[attr-defined]
-        for row in rows
-        if row.until is not None  # type: ignore[attr-defined]
+def _of_trigger(trigger: Any, revisions: Sequence[Any], rows: Sequence[Any]) -> list[str]:
+    found = [
+        f"I2c trigger {trigger.id}: rows overlap at {after.execution_date}"
+        for before, after in pairwise(rows)
+        if (before.until or before.execution_date) >= after.execution_date
     ]
-    due = table.between(begin, until, 5000)  # type: ignore[arg-type]
+    if not revisions:  # written into the table by hand
+        return found
+    # A revision is in force up to the edit that made the next one, whose cursor may lie ahead (`start_time`).
+    ends = [r.cursor_at and min(r.cursor_at, r.at) for r in revisions[1:]]
+    for revision, end in zip(revisions, [*ends, trigger.cursor_at], strict=True):
+        table = _table(trigger, revision)
+        if table is None:
+            continue
+        last = ends_of(revision.settings or {})
+        until = end if last is None or end is None else min(end, last)
+        if revision.cursor_at is not None and until is not None:
+            found += _missing(trigger.id, table, revision.cursor_at, until, rows)
+        found += _miscounted(
+            trigger.id, table, [row for row in rows if row.revision == revision.revision], last
+        )
+    return found
+
+
+def _table(trigger: Any, revision: Any) -> Timetable | None:
+    """What the trigger's slots were under a revision; None when they cannot be computed again."""
+    said = ScheduleRow(
+        id=trigger.id,
+        name="",
+        pipeline_uuid="",
+        schedule_type=ScheduleType(trigger.schedule_type),
+        status=ScheduleStatus.ACTIVE,
+        created_at=trigger.created_at,
+        updated_at=revision.at,
+        schedule_interval=revision.schedule_interval,
+        timezone=revision.timezone,
+        start_time=revision.start_time,
+        last_enabled_at=revision.last_enabled_at,
+        settings=revision.settings or {},
+    )
+    try:
+        table = table_of(said, week_start="sunday")
+    except InvalidInput:
+        return None
+    return table if table.kind == "calendar" and said.schedule_type is ScheduleType.TIME else None
+
+
+def _missing(
+    trigger_id: int, table: Timetable, after: datetime, until: datetime, rows: Sequence[Any]
+) -> list[str]:
+    singles = {row.execution_date for row in rows}
+    gaps = [(row.execution_date, row.until) for row in rows if row.until is not None]
     return [
         f"I2b trigger {trigger_id}: slot {slot} has no row"
-        for slot in due
-        if slot not in singles and not any(a <= slot <= b for a, b in gaps)  # type: ignore[operator]
+        for slot in table.between(after, until, 5000)
+        if slot not in singles and not any(a <= slot <= b for a, b in gaps)
+    ]
+
+
+def _miscounted(trigger_id: int, table: Timetable, rows: Sequence[Any], last: datetime | None) -> list[str]:
+    """Rows that are no slot, or lie past the end, and gaps that say another number than they hold."""
+    found = [
+        f"I2d trigger {trigger_id}: {row.execution_date} is no slot of its revision {row.revision}"
+        for row in rows
+        if table.before(row.execution_date) != row.execution_date
+        or (last is not None and (row.until or row.execution_date) > last)
+    ]
+    gaps = [row for row in rows if row.until is not None]
+    return found + [
+        f"I2e trigger {trigger_id}: the gap from {gap.execution_date} says {gap.slot_count}"
+        for gap in gaps
+        if table.count_between(gap.execution_date - _US, gap.until, COUNT_LIMIT) != gap.slot_count
     ]

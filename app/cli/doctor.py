@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -21,34 +21,39 @@ from app.executors.pool import WorkerPool
 from app.pipelines.project import load_project
 from app.server import PortTaken, listen
 from app.settings import Settings, environment
-from app.store import about
+from app.store import about, apart, diagnosis
+from app.store.db import is_there
+from app.store.diagnosis import Finding
+from app.store.opening import sqlite_path
 
 _PYTHON_NEEDED = (3, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
+    """`run` gives a sentence, or findings of its own."""
+
     name: str
-    run: Callable[[Settings], str]
+    run: Callable[[Settings], str | list[Finding]]
 
 
-def examine(folder: Path, output: str) -> int:
-    """Run every check, show what each found; the exit code says whether all passed."""
+def examine(folder: Path, output: str, database_url: str | None = None) -> int:
+    """Run every check, show what each found; the exit code says whether none failed."""
     configure_logging("error")
-    _, settings = open_project(folder)
-    rows = [_row(check, settings) for check in _checks()]
-    show(rows, output)
-    return Exit.OK if all(row["status"] == "ok" for row in rows) else Exit.FAILED
+    _, settings = open_project(folder, database_url=database_url)
+    rows = [finding for check in _checks() for finding in _findings(check, settings)]
+    show([asdict(row) for row in rows], output)
+    return Exit.FAILED if any(row.status == "failed" for row in rows) else Exit.OK
 
 
-def _row(check: _Check, settings: Settings) -> dict[str, object]:
+def _findings(check: _Check, settings: Settings) -> list[Finding]:
     try:
-        return {"check": check.name, "status": "ok", "detail": check.run(settings)}
+        found = check.run(settings)
     except RunwrightError as error:
-        detail = f"{error.detail} {error.hint}".strip()
+        return [Finding(check.name, "failed", f"{error.detail} {error.hint}".strip())]
     except OSError as error:
-        detail = f"{error.filename or ''} {error.strerror or error}".strip()
-    return {"check": check.name, "status": "failed", "detail": detail}
+        return [Finding(check.name, "failed", f"{error.filename or ''} {error.strerror or error}".strip())]
+    return found if isinstance(found, list) else [Finding(check.name, "ok", found)]
 
 
 def _checks() -> Iterator[_Check]:
@@ -57,6 +62,8 @@ def _checks() -> Iterator[_Check]:
     yield _Check("project", _project)
     yield _Check("home", _home)
     yield _Check("database", _database)
+    yield _Check("store", _store)
+    yield _Check("nodes", _nodes)
     yield _Check("access", _access)
     yield _Check("port", _port)
     yield _Check("interpreter", _interpreter)
@@ -72,6 +79,12 @@ def _sqlite(settings: Settings) -> str:
 
 
 def _project(settings: Settings) -> str:
+    """That every folder of it can be read by who runs this, since the service will be the same."""
+    for path in (settings.project, *settings.project.iterdir()):
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise RunwrightError(
+                f"{path} cannot be read.", hint="Give this user the right to, or start as its owner."
+            )
     return str(settings.project)
 
 
@@ -83,9 +96,21 @@ def _home(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     shown = about.shown(settings.store_url)
-    if not settings.database_url and not (settings.home / "runwright.db").exists():
+    if not is_there(settings.store_url):
         return f"{shown} will be made at the first start"
     return f"{shown}, {asyncio.run(about.schema(settings.store_url))}"
+
+
+def _store(settings: Settings) -> list[Finding]:
+    if (path := sqlite_path(settings.store_url)) is not None:
+        return diagnosis.of_sqlite(path, network_allowed=settings.sqlite_on_network)
+    return diagnosis.of_postgres(settings.store_url)
+
+
+def _nodes(settings: Settings) -> list[Finding]:
+    if not is_there(settings.store_url):
+        return []
+    return [apart.run(settings.store_url, diagnosis.nodes_and_leases)]
 
 
 def _access(settings: Settings) -> str:

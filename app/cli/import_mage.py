@@ -16,7 +16,7 @@ from app.cli.tables import show
 from app.errors import StartRefused
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.mage_variables import stored_variables, variables_folders, write_variables
-from app.scheduler import timetable
+from app.scheduler import catchup
 from app.scheduler.import_mage import rehearse, summary, take_over
 from app.scheduler.mage_plan import Line, Place, Result
 from app.scheduler.sync import By
@@ -43,7 +43,7 @@ def import_from_mage(folder: Path, url: str, wishes: Wishes, output: str) -> int
     """Take over what can be, show the report; the exit code says whether anything was refused."""
     _, settings = open_project(folder, database_url=wishes.into)
     configure_logging("warning")
-    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, timetable.parse)
+    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
     catalogue.refresh()
     names = (str(settings.project), str(folder.absolute()), wishes.repo_path or "")
     place = Place.of(catalogue, frozenset(name.rstrip("/") for name in names if name))

@@ -6,11 +6,18 @@ from typing import Annotated
 import typer
 
 _OUTPUTS = ("table", "json")
+_MISSED = ("skip", "latest", "all")
 
 
 def _known(wanted: str) -> str:
     if wanted not in _OUTPUTS:
         raise typer.BadParameter("must be table or json")
+    return wanted
+
+
+def _missed(wanted: str | None) -> str | None:
+    if wanted not in (None, *_MISSED):
+        raise typer.BadParameter("must be skip, latest or all")
     return wanted
 
 
@@ -45,3 +52,12 @@ Server = Annotated[
 RunId = Annotated[int, typer.Argument(metavar="RUN", min=1, help="Id of the pipeline run.")]
 TriggerId = Annotated[int, typer.Argument(metavar="TRIGGER", min=1, help="Id of the trigger.")]
 PipelineUuid = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of the pipeline's folder.")]
+MissedSlots = Annotated[
+    str | None,
+    typer.Option(
+        "--missed",
+        metavar="skip|latest|all",
+        callback=_missed,
+        help="What becomes of slots that were due meanwhile.",
+    ),
+]

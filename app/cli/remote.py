@@ -1,11 +1,23 @@
 """The commands that speak to a running service over HTTP. Each body is in a file of its own."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.exits import explained
-from app.cli.options import Output, PipelineUuid, RunId, RuntimeVars, Server, TriggerId, group
+from app.cli.options import (
+    DatabaseUrl,
+    MissedSlots,
+    Output,
+    PipelineUuid,
+    Project,
+    RunId,
+    RuntimeVars,
+    Server,
+    TriggerId,
+    group,
+)
 
 pipelines = group("Look at the pipelines of a running service.")
 triggers = group("Look at triggers, and let them fire or not.")
@@ -69,12 +81,47 @@ def pause_trigger(trigger_id: TriggerId, server: Server = None) -> None:
 
 
 @triggers.command("resume")
-def resume_trigger(trigger_id: TriggerId, server: Server = None) -> None:
-    """Let a trigger fire again, from its next slot on."""
+def resume_trigger(trigger_id: TriggerId, missed: MissedSlots = None, server: Server = None) -> None:
+    """Let a trigger fire again. On a terminal it asks about slots that were due meanwhile, else they are skipped."""
     with explained():
         from app.cli.triggers import resume
 
-        raise typer.Exit(resume(server, trigger_id))
+        raise typer.Exit(resume(server, trigger_id, missed))
+
+
+@triggers.command("next")
+def next_slots(
+    trigger_id: Annotated[
+        int | None, typer.Argument(metavar="TRIGGER", min=1, help="Id of one trigger; all without it.")
+    ] = None,
+    pipeline: OfPipelines = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="How many slots.")] = 10,
+    server: Server = None,
+    output: Output = "table",
+) -> None:
+    """What fires next. Without a running service: by the files of the project."""
+    with explained():
+        from app.cli.ahead import show_next
+
+        raise typer.Exit(show_next(server, trigger_id, pipeline, count, output))
+
+
+@triggers.command("apply")
+def apply_triggers(
+    project_path: Project = Path(),
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete triggers whose entry has gone from its file.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only, change nothing.")] = False,
+    database_url: DatabaseUrl = None,
+    server: Server = None,
+    output: Output = "table",
+) -> None:
+    """Bring the triggers to their files: by the service that serves the project, else in its database."""
+    with explained():
+        from app.cli.apply import apply
+
+        raise typer.Exit(apply(project_path, server, database_url, prune, dry_run, output))
 
 
 @triggers.command("create")
@@ -129,13 +176,44 @@ def start_trigger(
 
 @triggers.command("slots")
 def list_slots(
-    trigger_id: TriggerId, limit: Limit = 20, server: Server = None, output: Output = "table"
+    trigger_id: TriggerId,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option("--outcome", metavar="run|skipped|missed", help="With this outcome. Repeatable."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Dated then or later; as --at of `explain`.")
+    ] = None,
+    limit: Limit = 20,
+    server: Server = None,
+    output: Output = "table",
 ) -> None:
     """What became of a trigger's slots, newest first: run, skipped or missed, and why."""
     with explained():
         from app.cli.triggers import slots
 
-        raise typer.Exit(slots(server, trigger_id, limit, output))
+        raise typer.Exit(slots(server, trigger_id, outcome, since, limit, output))
+
+
+@triggers.command("explain")
+def explain_trigger(
+    trigger_id: TriggerId,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The moment; without an offset in the trigger's zone.",
+            show_default="now",
+        ),
+    ] = None,
+    server: Server = None,
+    output: Output = "table",
+) -> None:
+    """Why a trigger did, did not or will start a run at a moment."""
+    with explained():
+        from app.cli.explain import trigger
+
+        raise typer.Exit(trigger(server, trigger_id, at, output))
 
 
 @runs.command("ls")
@@ -163,6 +241,15 @@ def show_run(run_id: RunId, server: Server = None, output: Output = "table") -> 
         from app.cli.runs import show
 
         raise typer.Exit(show(server, run_id, output))
+
+
+@runs.command("explain")
+def explain_run(run_id: RunId, server: Server = None, output: Output = "table") -> None:
+    """Why a run waits, what it is doing, or why it failed or was cancelled."""
+    with explained():
+        from app.cli.explain import run
+
+        raise typer.Exit(run(server, run_id, output))
 
 
 @runs.command("logs")

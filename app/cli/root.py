@@ -6,9 +6,17 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import local, remote
+from app.cli import limit_commands, local, remote
 from app.cli.exits import explained
-from app.cli.options import DatabaseUrl, Output, PipelineUuid, Project, RuntimeVars, Server
+from app.cli.options import (
+    DatabaseUrl,
+    MissedSlots,
+    Output,
+    PipelineUuid,
+    Project,
+    RuntimeVars,
+    Server,
+)
 
 program = typer.Typer(
     help="Runwright schedules and runs data pipelines.",
@@ -22,6 +30,7 @@ for name, commands in {
     "pipelines": remote.pipelines,
     "triggers": remote.triggers,
     "runs": remote.runs,
+    "limits": limit_commands.limits,
     "cron": local.cron,
     "db": local.db,
     "keys": local.keys,
@@ -91,6 +100,27 @@ def init(project_path: Annotated[Path, typer.Argument(metavar="PROJECT", help="F
         raise typer.Exit(make_project(project_path))
 
 
+@program.command()
+def pause_all(
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; shown with the pause.")] = None,
+    server: Server = None,
+) -> None:
+    """Pause all triggers, on every node and over restarts. Runs that exist go on."""
+    with explained():
+        from app.cli.pausing import pause_all
+
+        raise typer.Exit(pause_all(server, note))
+
+
+@program.command()
+def resume_all(missed: MissedSlots = None, server: Server = None) -> None:
+    """Let all triggers go on. Each one's own catch_up decides about slots that were due meanwhile."""
+    with explained():
+        from app.cli.pausing import resume_all
+
+        raise typer.Exit(resume_all(server, missed))
+
+
 @program.command("exec", context_settings={"allow_extra_args": True, "allow_interspersed_args": False})
 def execute(
     context: typer.Context,
@@ -114,12 +144,14 @@ def validate(project_path: Project = Path(), output: Output = "table") -> None:
 
 
 @program.command()
-def doctor(project_path: Project = Path(), output: Output = "table") -> None:
-    """Check that this machine can run the project. Exits with 1 when something is missing."""
+def doctor(
+    project_path: Project = Path(), database_url: DatabaseUrl = None, output: Output = "table"
+) -> None:
+    """Check that this machine and the database can run the project. Exits with 1 when something cannot."""
     with explained():
         from app.cli.doctor import examine
 
-        raise typer.Exit(examine(project_path, output))
+        raise typer.Exit(examine(project_path, output, database_url))
 
 
 @program.command()

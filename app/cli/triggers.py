@@ -1,15 +1,24 @@
 """`runwright triggers`: what starts runs by itself."""
 
+import sys
 from collections.abc import Mapping
+from textwrap import shorten
+from typing import Final, cast
 
 import typer
 
 from app.cli import tables
 from app.cli.exits import Exit
+from app.cli.explain import moment_of, zone_of
 from app.cli.runs import started
 from app.cli.service import find_service
 from app.cli.variables import runtime_variables
 from app.client import PipelineSchedule
+from app.models.explain_schemas import MissedSlots
+from app.models.system_schemas import Missed
+
+#: So much of an error is in a list; `show` has all of it.
+_ERROR_WIDTH: Final = 80
 
 
 def ls(server: str | None, pipelines: list[str] | None, statuses: list[str] | None, output: str) -> int:
@@ -26,8 +35,9 @@ def ls(server: str | None, pipelines: list[str] | None, statuses: list[str] | No
             "name": trigger.name,
             "type": trigger.schedule_type,
             "interval": trigger.schedule_interval,
-            "status": "error" if trigger.error else trigger.status,
+            "status": "error" if trigger.error else "ended" if trigger.ended else trigger.status,
             "next": trigger.next_execution_date,
+            "error": shorten(trigger.error or "", _ERROR_WIDTH, placeholder=" …"),
         }
         for trigger in found
     ]
@@ -88,10 +98,32 @@ def pause(server: str | None, trigger_id: int) -> int:
         return _say(client.pause(trigger_id))
 
 
-def resume(server: str | None, trigger_id: int) -> int:
-    """Let it fire again."""
+def resume(server: str | None, trigger_id: int, missed: str | None) -> int:
+    """Let it fire again; who has not said what becomes of the slots that were due meanwhile is asked."""
     with find_service(server).client() as client:
-        return _say(client.resume(trigger_id))
+        chosen = missed or _asked(client.missed(trigger_id), trigger_id)
+        return _say(client.resume(trigger_id, cast(Missed | None, chosen)))
+
+
+def _asked(found: MissedSlots, trigger_id: int) -> str | None:
+    """What becomes of the missed slots: asked on a terminal, else skipped with a line that says so."""
+    if not found.count:
+        return None
+    more = "more than " if found.capped else ""
+    what = f"trigger {trigger_id}: {more}{found.count} slots were due while it was paused"
+    when = f"{tables.cell(found.first)} to {tables.cell(found.last)}"
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        typer.echo(f"{what} ({when}): skipped. To run them: --missed latest, or all.", err=True)
+        return "skip"
+    typer.echo(f"{what} ({when}):")
+    for name, choice in found.choices.items():
+        typer.echo(
+            f"  {name:<7} {choice.runs} run{'' if choice.runs == 1 else 's'}, {choice.dropped} dropped"
+        )
+    answer = ""
+    while answer not in found.choices:
+        answer = typer.prompt("skip, latest or all", default="skip").strip().lower()
+    return answer
 
 
 def _say(trigger: PipelineSchedule) -> int:
@@ -100,10 +132,19 @@ def _say(trigger: PipelineSchedule) -> int:
     return Exit.OK
 
 
-def slots(server: str | None, trigger_id: int, limit: int, output: str) -> int:
+def slots(
+    server: str | None,
+    trigger_id: int,
+    outcomes: list[str] | None,
+    since: str | None,
+    limit: int,
+    output: str,
+) -> int:
     """Show what became of its slots."""
     with find_service(server).client() as client:
-        found = list(client.slots(trigger_id, limit=limit))
+        zone = zone_of(client, trigger_id)[0] if since else None
+        start = moment_of(since, zone, "--since") if since and zone else None
+        found = list(client.slots(trigger_id, outcome=outcomes, since=start, limit=limit))
     if output == "json":
         tables.show([slot.model_dump(mode="json") for slot in found], output)
         return Exit.OK

@@ -8,13 +8,13 @@ from app.cli.project import project_folder
 from app.cli.tables import show
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.validate import findings
-from app.scheduler import timetable
+from app.scheduler import catchup
 from app.settings import environment
 
 
 def validate_project(folder: Path, output: str) -> int:
     """Show what is wrong; the exit code says whether anything is invalid."""
-    catalogue = Catalogue(project_folder(folder), environment(), timetable.parse)
+    catalogue = Catalogue(project_folder(folder), environment(), catchup.judge)
     catalogue.refresh()
     found = findings(catalogue)
     if output == "json":

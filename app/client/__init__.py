@@ -29,6 +29,8 @@ from app.client.faults import (
     WaitTimeout,
 )
 from app.client.sending import Retries
+from app.models.explain_schemas import Reason, RunExplanation, SlotExplanation
+from app.models.limit_schemas import LimitChange, RunLimit
 from app.models.schemas import BlockRun, LogLine, Outputs, PipelineDefinition, PipelineRun, RunEvent
 from app.models.trigger_schemas import NewSchedule, PipelineSchedule, Slot
 from app.models.wire import Problem
@@ -42,6 +44,7 @@ __all__ = [
     "Conflict",
     "Denied",
     "Invalid",
+    "LimitChange",
     "LogLine",
     "NewSchedule",
     "NotFound",
@@ -50,11 +53,15 @@ __all__ = [
     "PipelineRun",
     "PipelineSchedule",
     "Problem",
+    "Reason",
     "Retries",
     "RunEvent",
+    "RunExplanation",
     "RunFailed",
+    "RunLimit",
     "ServiceError",
     "Slot",
+    "SlotExplanation",
     "Unavailable",
     "Unreachable",
     "WaitTimeout",

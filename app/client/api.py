@@ -8,22 +8,22 @@ from typing import Any, Final
 import httpx
 
 from app.client import following, waiting
-from app.client.calls import given, jsonable, one, pages, part, post
+from app.client.calls import given, one, pages, part, post
 from app.client.faults import ClientError
 from app.client.flow import Flow, Request, Stream, call, stream
+from app.client.limit_calls import LimitCalls
 from app.client.runners import AsyncRunner, Runner
-from app.client.sending import Retries, send
+from app.client.sending import Retries
+from app.client.system_calls import SystemCalls
+from app.client.trigger_calls import TriggerCalls
+from app.models.explain_schemas import RunExplanation
 from app.models.schemas import BlockRun, LogLine, Outputs, PipelineDefinition, PipelineRun, RunEvent
-from app.models.trigger_schemas import NewSchedule, PipelineSchedule, Slot, Token
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 
-class Api:
+class Api(TriggerCalls, SystemCalls, LimitCalls):
     """What both clients can do."""
-
-    def __init__(self, retries: Retries) -> None:
-        self._retries = retries
 
     # Pipelines
 
@@ -49,6 +49,7 @@ class Api:
         block_uuid: str | None = None,
         skip_sensors: bool | None = None,
         priority: int | None = None,
+        concurrency_key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Flow[PipelineRun]:
         """Start a run of a pipeline now; `wait` waits for its end."""
@@ -60,6 +61,7 @@ class Api:
             block_uuid=block_uuid,
             skip_sensors=skip_sensors,
             priority=priority,
+            concurrency_key=concurrency_key,
         )
         return one(PipelineRun, asked, self._retries)
 
@@ -71,11 +73,16 @@ class Api:
         status: str | Sequence[str] | None = None,
         pipeline_schedule_id: int | Sequence[int] | None = None,
         cause: str | Sequence[str] | None = None,
+        passed_sla: bool | None = None,
         limit: int | None = None,
     ) -> Stream[PipelineRun]:
         """Runs that pass every filter, newest first, without their block runs."""
         filters = given(
-            pipeline_uuid=pipeline_uuid, status=status, pipeline_schedule_id=pipeline_schedule_id, cause=cause
+            pipeline_uuid=pipeline_uuid,
+            status=status,
+            pipeline_schedule_id=pipeline_schedule_id,
+            cause=cause,
+            passed_sla=None if passed_sla is None else str(passed_sla).lower(),
         )
         return pages(PipelineRun, "pipeline_runs", filters, self._retries, limit)
 
@@ -83,6 +90,11 @@ class Api:
     def run(self, run_id: int) -> Flow[PipelineRun]:
         """One run with its block runs and their attempts."""
         return waiting.get_run(run_id, self._retries)
+
+    @call
+    def explain_run(self, run_id: int) -> Flow[RunExplanation]:
+        """Why a run waits, what it is doing, or why it failed or was cancelled."""
+        return one(RunExplanation, Request("GET", f"pipeline_runs/{run_id}/explain"), self._retries)
 
     @call
     def cancel(self, run_id: int) -> Flow[PipelineRun]:
@@ -133,96 +145,6 @@ class Api:
         """What a block left: plain values as they are, data frames by their schema and first rows."""
         return one(Outputs, Request("GET", f"block_runs/{block_run_id}/output"), self._retries)
 
-    # Triggers
-
-    @stream
-    def schedules(
-        self,
-        *,
-        pipeline_uuid: str | Sequence[str] | None = None,
-        name: str | Sequence[str] | None = None,
-        status: str | Sequence[str] | None = None,
-        schedule_type: str | Sequence[str] | None = None,
-        limit: int | None = None,
-    ) -> Stream[PipelineSchedule]:
-        """Triggers that pass every filter, oldest first."""
-        filters = given(pipeline_uuid=pipeline_uuid, name=name, status=status, schedule_type=schedule_type)
-        return pages(PipelineSchedule, "pipeline_schedules", filters, self._retries, limit)
-
-    @call
-    def schedule(self, schedule_id: int) -> Flow[PipelineSchedule]:
-        """One trigger."""
-        return one(PipelineSchedule, Request("GET", _schedule(schedule_id)), self._retries)
-
-    @call
-    def create_schedule(
-        self, /, pipeline_uuid: str, name: str, *, idempotency_key: str | None = None, **fields: Any
-    ) -> Flow[NewSchedule]:
-        """A new trigger; `fields` are those of the API, such as `schedule_type` and `schedule_interval`.
-
-        The token of an API trigger is shown in the first answer only.
-        """
-        asked = post("pipeline_schedules", idempotency_key, pipeline_uuid=pipeline_uuid, name=name, **fields)
-        return one(NewSchedule, asked, self._retries)
-
-    @call
-    def update_schedule(
-        self, /, schedule_id: int, *, revision: int | None = None, **changes: Any
-    ) -> Flow[PipelineSchedule]:
-        """Change fields of a trigger. Raises Changed when `revision` is given and is not its newest."""
-        asked = Request(
-            "PATCH",
-            _schedule(schedule_id),
-            body=jsonable(changes),
-            headers=_if_match(revision),
-            repeatable=revision is None,  # else a lost answer would look like somebody else's change
-        )
-        return one(PipelineSchedule, asked, self._retries)
-
-    @call
-    def delete_schedule(self, schedule_id: int, *, revision: int | None = None) -> Flow[None]:
-        """Take a trigger away; its runs stay."""
-        yield from send(Request("DELETE", _schedule(schedule_id), headers=_if_match(revision)), self._retries)
-
-    @call
-    def pause(self, schedule_id: int) -> Flow[PipelineSchedule]:
-        """Let a trigger fire no more."""
-        return one(PipelineSchedule, post(f"{_schedule(schedule_id)}/pause"), self._retries)
-
-    @call
-    def resume(self, schedule_id: int) -> Flow[PipelineSchedule]:
-        """Let a trigger fire again, from its next slot on."""
-        return one(PipelineSchedule, post(f"{_schedule(schedule_id)}/resume"), self._retries)
-
-    @call
-    def rotate_token(self, schedule_id: int) -> Flow[str]:
-        """A new token for an API trigger; the old one ends."""
-        token = yield from one(Token, post(f"{_schedule(schedule_id)}/rotate_token"), self._retries)
-        return token.token
-
-    @stream
-    def slots(self, schedule_id: int, *, limit: int | None = None) -> Stream[Slot]:
-        """What became of a trigger's slots, newest first."""
-        return pages(Slot, f"{_schedule(schedule_id)}/slots", {}, self._retries, limit)
-
-    @call
-    def trigger(
-        self,
-        schedule_id: int,
-        variables: Mapping[str, Any] | None = None,
-        *,
-        execution_date: datetime | None = None,
-        idempotency_key: str | None = None,
-    ) -> Flow[PipelineRun]:
-        """Start a run of a trigger now, whether it is active or not."""
-        asked = post(
-            f"{_schedule(schedule_id)}/pipeline_runs",
-            idempotency_key,
-            variables=variables,
-            execution_date=execution_date,
-        )
-        return one(PipelineRun, asked, self._retries)
-
     @call
     def trigger_pipeline(
         self,
@@ -253,14 +175,6 @@ class Api:
             schedule_name,
             verbose,
         )
-
-
-def _schedule(schedule_id: int) -> str:
-    return f"pipeline_schedules/{schedule_id}"
-
-
-def _if_match(revision: int | None) -> dict[str, str]:
-    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 class Client(Api, Runner):

@@ -18,6 +18,13 @@ Model = TypeVar("Model", bound=BaseModel)
 _PAGE: Final = 200
 
 
+class Calls:
+    """A group of methods of the API; they share how a request is repeated."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that have a value: what was not said is left to the service.
 

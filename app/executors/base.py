@@ -135,6 +135,10 @@ class Executor(Protocol):
         """A free slot that is ready this instant, or None."""
         ...
 
+    def cut(self) -> None:
+        """End all user code this instant, without grace and for good; may be called from any thread."""
+        ...
+
     async def stop(self) -> None:
         """Kill whatever still runs and end every process."""
         ...

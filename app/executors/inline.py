@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,23 @@ class InlineExecutor:
         sys.path += self._paths
         shim.install()
         self.watchdog.start()
-        self._started = True
+        self._started, self._loop = True, asyncio.get_running_loop()
+
+    def cut(self) -> None:
+        """Cancel what still runs as soon as the loop turns; a block that holds the loop is the watchdog's."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def stop(self) -> None:
         """Cancel what still runs and undo what `start` did."""
         if not self._started:
             return
         self._started = False
-        for task in self._tasks:
-            task.cancel()
+        self._cancel_all()
         if self._tasks:
             _done, pending = await asyncio.wait(self._tasks, timeout=STUBBORN_S)
             if pending:

@@ -37,6 +37,7 @@ class WorkerPool:
 
     `workers` is the number of slots and of processes (less those that are ending), `warm` how many are kept ready
     for the default interpreter. `sweep` names dead nodes of this host: what they left running is killed first.
+    `silence_s` seconds without a word from the service, and the warden takes it for dead.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class WorkerPool:
         warm: int,
         python: str | None = None,
         kill_grace_s: float = 5.0,
+        silence_s: float = 5.0,
         sweep: Sequence[str] = (),
     ) -> None:
-        self._node_id, self._sweep = node_id, sweep
+        self._node_id, self._sweep, self._silence_s = node_id, sweep, silence_s
         self._project = project.resolve()
         self._python = python or sys.executable
         self._limit = workers
@@ -67,7 +69,7 @@ class WorkerPool:
         self._warden: WardenLink | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._is_cut = False
 
     @property
     def warden_pid(self) -> int | None:
@@ -76,13 +78,19 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the warden, sweep, warm up. An interpreter that does not start is a warning here, no error."""
-        self._warden = WardenLink(self._node_id, self._sweep)
+        self._warden = WardenLink(self._node_id, self._sweep, silence_s=self._silence_s)
         await self._warden.start()
         self._top_up()
         for fault in await asyncio.gather(*(worker.ready for worker in self._spare)):
             if fault:
                 log.warning("no warm worker", reason=fault)
         self._timer = asyncio.get_running_loop().call_later(_TEND_S, self._tend)
+
+    def cut(self) -> None:
+        """Have the warden SIGKILL everything this instant; from any thread, whatever the loop is doing."""
+        self._stopping = self._is_cut = True
+        if self._warden is not None:
+            self._warden.cut()
 
     async def stop(self) -> None:
         """End every process; attempts still in flight end as LOST."""
@@ -91,6 +99,12 @@ class WorkerPool:
             return
         if self._timer is not None:
             self._timer.cancel()
+        if not self._is_cut:
+            await self._end_workers()
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await self._warden.stop()
+
+    async def _end_workers(self) -> None:
         kill = Kill(Outcome.LOST, "the service is stopping")
         grace_s = min(self.kill_grace_s, _STOP_GRACE_S)
         await asyncio.gather(*(worker.kill(kill, grace_s) for worker in self._workers if worker.busy))
@@ -102,8 +116,6 @@ class WorkerPool:
                     await self._emptied.wait()
             except TimeoutError:
                 log.info("workers did not end by themselves and are killed", workers=len(self._workers))
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            await self._warden.stop()
 
     async def acquire(self, python: str | None = None) -> "WorkerSlot":
         """A slot with a ready worker; first come, first served. One without if the interpreter does not start."""

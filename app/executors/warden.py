@@ -2,10 +2,10 @@
 
 A program of its own, started by file path: single-threaded, standard library only, few imports (its memory is
 paid by every service). It is the subreaper of everything below it, so nothing a block starts can get away: what
-a dead worker leaves becomes the warden's own child. The service beats once a second; after `SILENCE_S` without
+a dead worker leaves becomes the warden's own child. The service beats once a second; after `silence_s` without
 a word, or when the control socket closes, everything below is killed.
 
-    python -I -S warden.py <fd of the control socket> <node id> [node id to sweep …]
+    python -I -S warden.py <fd of the control socket> <silence in s> <node id> [node id to sweep …]
 
 Messages are datagrams of NUL-separated fields. In: `beat` · `spawn id python program folder` with three file
 descriptors (link, stdout, stderr) · `kill id grace_ms`. Out: `hello pid swept` · `beat` · `failed id message` ·
@@ -20,7 +20,6 @@ import select
 import sys
 import time
 
-SILENCE_S = 5.0
 #: a process that SIGKILL does not end within this time hangs in the kernel and is reported as a survivor
 STUBBORN_S = 10.0
 _TICK_MS = 5
@@ -67,8 +66,9 @@ class Worker:
 class Warden:
     """The state of the process; :meth:`run` is its loop."""
 
-    def __init__(self, control: _socket.socket, node: str) -> None:
+    def __init__(self, control: _socket.socket, silence_s: float, node: str) -> None:
         self.control = control
+        self.silence_s = silence_s
         self.pid = os.getpid()
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -92,7 +92,7 @@ class Warden:
             if not self.read_messages():
                 kill_everything()
                 return
-            if self.workers and time.monotonic() - self.heard > SILENCE_S:
+            if self.workers and time.monotonic() - self.heard > self.silence_s:
                 self.silence()
             self.reap()
             self.attend()
@@ -383,8 +383,8 @@ def main() -> None:
     control = _socket.socket(fileno=int(sys.argv[1]))
     control.setblocking(False)
     os.set_inheritable(control.fileno(), False)
-    warden = Warden(control, sys.argv[2])
-    swept = sweep(sys.argv[3:])
+    warden = Warden(control, float(sys.argv[2]), sys.argv[3])
+    swept = sweep(sys.argv[4:])
     warden.outbox.append(b"hello\0%d\0%d" % (os.getpid(), swept))
     warden.flush()
     warden.run()

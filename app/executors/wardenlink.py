@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,8 +75,8 @@ def _signal_name(number: int) -> str:
 class WardenLink:
     """One warden at a time; a dead one is replaced, after its successor has swept what it left."""
 
-    def __init__(self, node_id: str, sweep: Sequence[str] = ()) -> None:
-        self._node_id = node_id
+    def __init__(self, node_id: str, sweep: Sequence[str] = (), *, silence_s: float = 5.0) -> None:
+        self._node_id, self._silence_s = node_id, silence_s
         self._sweep = list(sweep)
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,6 +115,13 @@ class WardenLink:
         self._waiting.clear()
         self._bereaved.clear()
 
+    def cut(self) -> None:
+        """Let the warden see the end of its service: it kills everything at once. From any thread, also twice."""
+        self._stopping = True
+        if (control := self._control) is not None:
+            with suppress(OSError):  # the loop has closed it
+                control.shutdown(socket.SHUT_RDWR)
+
     def spawn(
         self, python: str, program: Path, folder: Path, fds: Sequence[int], on_gone: Callable[[Gone], None]
     ) -> int:
@@ -135,7 +143,16 @@ class WardenLink:
     def _launch(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = str(theirs.fileno())
-        command = [sys.executable, "-I", "-S", str(_PROGRAM), fd, self._node_id, *self._sweep]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_PROGRAM),
+            fd,
+            str(self._silence_s),
+            self._node_id,
+            *self._sweep,
+        ]
         with theirs:
             self._process = subprocess.Popen(
                 command,
@@ -148,6 +165,8 @@ class WardenLink:
         self._control = ours
         self._unanswered = 0
         self._loop.add_reader(ours, self._readable)
+        if self._stopping:  # cut while this one was being started
+            self.cut()
 
     def _beat(self) -> None:
         # On the event loop on purpose: a loop that hangs must stop the beat.

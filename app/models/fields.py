@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, MetaData
+from sqlalchemy import ForeignKey, Index, MetaData, text
 from sqlmodel import Field, SQLModel
 
 from app.models.columns import Id, Json, Text, UtcDateTime
@@ -54,3 +54,9 @@ def time_(*, nullable: bool = True) -> Any:
 def json_(*, nullable: bool = False) -> Any:
     """A JSON column."""
     return Field(sa_type=Json, nullable=True, default=None) if nullable else Field(sa_type=Json)
+
+
+def partial_(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
+    """An index over the rows that a condition holds for."""
+    rows = text(where)
+    return Index(name, *columns, unique=unique, sqlite_where=rows, postgresql_where=rows)

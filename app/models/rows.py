@@ -33,6 +33,8 @@ class RunRow:
     pipeline_schedule_id: int | None = None
     backfill_id: int | None = None
     status_reason: str | None = None
+    #: the facts behind the reason, or behind a wait: which limit, its cap, who holds the places
+    status_detail: Mapping[str, Any] | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     event_variables: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +49,8 @@ class RunRow:
     deadline_at: datetime | None = None
     timeout_s: float | None = None
     timeout_status: str | None = None
+    sla_at: datetime | None = None
+    sla_passed_at: datetime | None = None
     passed_sla: bool = False
     retry_of: int | None = None
     parent_run_id: int | None = None
@@ -130,6 +134,14 @@ class ScheduleRow:
     #: set when the definition cannot be scheduled; the trigger is quarantined until it is mended
     error: str | None = None
     managed_by: str = "file"
+    #: what becomes of slots up to `missed_until`, by the word of whoever resumed it: skip, latest or all
+    missed_policy: str | None = None
+    missed_until: datetime | None = None
+    #: when the run of `next_execution_date` starts, with jitter and landing time; past its `end_time`
+    starts_at: datetime | None = None
+    ended: bool = False
+    #: its row in the database holds something that is no value: it is here with what can be read
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +156,8 @@ class SlotRow:
     pipeline_run_id: int | None = None
     until: datetime | None = None
     count: int = 1
+    #: the facts behind `reason`, for an explanation
+    detail: Mapping[str, Any] | None = None
+    #: the node that decided, and the revision of the trigger that it decided by
+    decided_by: str | None = None
+    revision: int | None = None

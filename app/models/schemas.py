@@ -59,6 +59,13 @@ class RunCreate(In):
     )
     skip_sensors: bool = Field(default=False, description="sensors are skipped and count as satisfied")
     priority: int = Field(default=0, ge=-1000, le=1000, description="higher starts earlier when runs wait")
+    concurrency_key: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        pattern="^[^/\\x00-\\x1f]+$",
+        description="runs of one key share the limit that is set on `key:<this>`",
+    )
 
 
 class Nothing(In):
@@ -135,9 +142,15 @@ class PipelineRun(Out):
     execution_date: datetime
     status: RunStatus
     status_reason: str | None
+    status_detail: Mapping[str, Any] | None = Field(
+        default=None, description="the facts behind the reason, or why it waits: limit, cap, holders"
+    )
     variables: Mapping[str, Any]
     event_variables: Mapping[str, Any]
     priority: int
+    concurrency_key: str | None = None
+    sla_at: datetime | None = Field(default=None, description="when it is to be over")
+    sla_passed_at: datetime | None = None
     passed_sla: bool
     metrics: Mapping[str, Any]
     retry_of: int | None

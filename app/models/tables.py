@@ -11,7 +11,7 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from app.models.columns import Id, Text, UtcDateTime, one_of
-from app.models.fields import fk_, id_, in_, json_, ref_, text_, time_
+from app.models.fields import fk_, id_, in_, json_, partial_, ref_, text_, time_
 from app.models.states import (
     BLOCK_TERMINAL,
     RUN_TERMINAL,
@@ -92,20 +92,10 @@ class PipelineSchedule(SQLModel, table=True):
         one_of("status", ScheduleStatus, "status"),
         CheckConstraint("sla > 0", name="sla"),
         CheckConstraint("managed_by IN ('file', 'api')", name="managed_by"),
-        Index(
-            "uq_pipeline_schedule_live_name",
-            "pipeline_uuid",
-            "name",
-            unique=True,
-            sqlite_where=text("deleted_at IS NULL"),
-            postgresql_where=text("deleted_at IS NULL"),
+        partial_(
+            "uq_pipeline_schedule_live_name", "pipeline_uuid", "name", unique=True, where="deleted_at IS NULL"
         ),
-        Index(
-            "ix_pipeline_schedule_due",
-            "next_fire_at",
-            sqlite_where=text("next_fire_at IS NOT NULL"),
-            postgresql_where=text("next_fire_at IS NOT NULL"),
-        ),
+        partial_("ix_pipeline_schedule_due", "next_fire_at", where="next_fire_at IS NOT NULL"),
     )
     id: int = id_(primary_key=True)
     name: str = text_()
@@ -128,6 +118,8 @@ class PipelineSchedule(SQLModel, table=True):
     revision: int = Field(sa_type=Id)
     cursor_at: datetime | None = time_()
     next_fire_at: datetime | None = time_()
+    missed_policy: str | None = text_(nullable=True)
+    missed_until: datetime | None = time_()
     created_at: datetime = time_(nullable=False)
     updated_at: datetime = time_(nullable=False)
     deleted_at: datetime | None = time_()
@@ -146,6 +138,7 @@ class ScheduleRevision(SQLModel, table=True):
     cursor_at: datetime | None = time_()
     start_time: datetime | None = time_()
     settings: dict[str, Any] | None = json_(nullable=True)
+    last_enabled_at: datetime | None = time_()
 
 
 class PipelineRun(SQLModel, table=True):
@@ -165,43 +158,36 @@ class PipelineRun(SQLModel, table=True):
             "timeout_status IS NULL OR timeout_status IN ('failed', 'cancelled')", name="timeout"
         ),
         UniqueConstraint("dedupe_scope", "dedupe_key"),
-        Index(
-            "ix_pipeline_run_waiting",
-            text("priority DESC"),
-            "created_at",
-            "id",
-            sqlite_where=text("status = 'initial'"),
-            postgresql_where=text("status = 'initial'"),
+        partial_(
+            "ix_pipeline_run_waiting", text("priority DESC"), "created_at", "id", where="status = 'initial'"
         ),
-        Index(
+        partial_(
             "ix_pipeline_run_running",
             "owner",
             "pipeline_schedule_id",
             "pipeline_uuid",
-            sqlite_where=text("status = 'running'"),
-            postgresql_where=text("status = 'running'"),
+            where="status = 'running'",
         ),
-        Index(
+        partial_(
             "uq_pipeline_run_live_retry",
             "retry_root",
             unique=True,
-            sqlite_where=text("retry_root IS NOT NULL AND completed_at IS NULL"),
-            postgresql_where=text("retry_root IS NOT NULL AND completed_at IS NULL"),
+            where="retry_root IS NOT NULL AND completed_at IS NULL",
         ),
         Index("ix_pipeline_run_pipeline", "pipeline_uuid", "id"),
         Index("ix_pipeline_run_schedule", "pipeline_schedule_id", "id"),
-        Index(
+        partial_(
             "ix_pipeline_run_cancelling",
             "owner",
-            sqlite_where=text("cancel_requested_at IS NOT NULL AND status = 'running'"),
-            postgresql_where=text("cancel_requested_at IS NOT NULL AND status = 'running'"),
+            where="cancel_requested_at IS NOT NULL AND status = 'running'",
         ),
-        Index(
-            "ix_pipeline_run_parent",
-            "parent_run_id",
-            sqlite_where=text("parent_run_id IS NOT NULL"),
-            postgresql_where=text("parent_run_id IS NOT NULL"),
+        partial_(
+            "ix_pipeline_run_sla",
+            "sla_at",
+            where="sla_at IS NOT NULL AND sla_passed_at IS NULL AND completed_at IS NULL",
         ),
+        partial_("ix_pipeline_run_passed_sla", "id", where="sla_passed_at IS NOT NULL"),
+        partial_("ix_pipeline_run_parent", "parent_run_id", where="parent_run_id IS NOT NULL"),
     )
     id: int = id_(primary_key=True)
     pipeline_uuid: str = text_()
@@ -272,6 +258,7 @@ class ScheduleSlot(SQLModel, table=True):
         CheckConstraint("(outcome = 'run') = (pipeline_run_id IS NOT NULL)", name="has_run"),
         CheckConstraint("slot_count >= 1 AND (slot_count = 1) = (until IS NULL)", name="gap"),
         Index("ix_schedule_slot_run", "pipeline_run_id"),
+        partial_("ix_schedule_slot_sla", "sla_at", where="sla_at IS NOT NULL AND sla_passed_at IS NULL"),
     )
     pipeline_schedule_id: int = ref_("pipeline_schedule.id", nullable=False, primary_key=True)
     execution_date: datetime = Field(sa_type=UtcDateTime, primary_key=True)
@@ -281,6 +268,8 @@ class ScheduleSlot(SQLModel, table=True):
     pipeline_run_id: int | None = ref_("pipeline_run.id")
     until: datetime | None = time_()
     slot_count: int = Field(default=1)
+    sla_at: datetime | None = time_()
+    sla_passed_at: datetime | None = time_()
     revision: int = Field(sa_type=Id)
     decided_by: str = text_()
     decided_at: datetime = time_(nullable=False)
@@ -322,20 +311,13 @@ class BlockAttempt(SQLModel, table=True):
         CheckConstraint("kind IN ('block', 'hook')", name="kind"),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         CheckConstraint("(outcome IS NULL) = (e_seq IS NULL)", name="ordered"),
-        Index(
+        partial_(
             "uq_block_attempt_completed",
             "block_run_id",
             unique=True,
-            sqlite_where=text("outcome = 'completed' AND kind = 'block'"),
-            postgresql_where=text("outcome = 'completed' AND kind = 'block'"),
+            where="outcome = 'completed' AND kind = 'block'",
         ),
-        Index(
-            "uq_block_attempt_open",
-            "block_run_id",
-            unique=True,
-            sqlite_where=text("ended_at IS NULL"),
-            postgresql_where=text("ended_at IS NULL"),
-        ),
+        partial_("uq_block_attempt_open", "block_run_id", unique=True, where="ended_at IS NULL"),
     )
     block_run_id: int = ref_("block_run.id", cascade=True, nullable=False, primary_key=True)
     attempt: int = Field(primary_key=True)
@@ -370,6 +352,8 @@ class Limit(SQLModel, table=True):
     __table_args__ = (CheckConstraint("cap >= 0", name="cap"),)
     scope: str = text_(primary_key=True)
     cap: int = Field()
+    source: str | None = text_(nullable=True)
+    updated_at: datetime | None = time_()
 
 
 class LimitHistory(SQLModel, table=True):
@@ -379,4 +363,5 @@ class LimitHistory(SQLModel, table=True):
     scope: str = text_(primary_key=True)
     seq: int = Field(sa_type=Id, primary_key=True)
     cap: int | None = Field(default=None)
+    source: str | None = text_(nullable=True)
     at: datetime = time_(nullable=False)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
+from app.models.settings_schema import SETTINGS_SCHEMA
 from app.models.states import (
     RunStatus,
     ScheduleStatus,
@@ -26,7 +27,9 @@ Switch = Literal["active", "inactive"]
 Tags = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=70)]], Field(max_length=100, examples=[["nightly"]])
 ]
-_INTERVAL: Final = "one of @once, @hourly, @daily, @weekly, @monthly, @always_on, or a cron expression"
+_INTERVAL: Final = (
+    "one of @once, @hourly, @daily, @weekly, @monthly, @always_on, @every 90s, or a cron expression"
+)
 _SETTINGS: Final = "the `settings` of an entry of triggers.yaml, such as pipeline_run_limit"
 
 
@@ -41,6 +44,7 @@ class _Definition(In):
         default=None, max_length=100, description="IANA name; the project's without it, else UTC"
     )
     start_time: Time | None = Field(default=None, description="no slot before it")
+    sla: int | None = Field(default=None, ge=0, le=366 * 86_400, description="seconds; 0 or null is none")
 
 
 class ScheduleCreate(_Definition):
@@ -51,7 +55,9 @@ class ScheduleCreate(_Definition):
     schedule_type: ScheduleKind
     status: Switch = "inactive"
     variables: dict[str, JsonValue] = Field(default_factory=dict, description="overwrite the pipeline's")
-    settings: dict[str, JsonValue] = Field(default_factory=dict, description=_SETTINGS)
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict, description=_SETTINGS, json_schema_extra=SETTINGS_SCHEMA
+    )
     tags: Tags = Field(default_factory=list)
 
 
@@ -62,7 +68,9 @@ class SchedulePatch(_Definition):
     schedule_type: ScheduleKind = "time"
     status: Switch = "inactive"
     variables: dict[str, JsonValue] = Field(default_factory=dict)
-    settings: dict[str, JsonValue] = Field(default_factory=dict, description=_SETTINGS)
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict, description=_SETTINGS, json_schema_extra=SETTINGS_SCHEMA
+    )
     tags: Tags = Field(default_factory=list)
 
 
@@ -88,7 +96,11 @@ class PipelineSchedule(Out):
     status: ScheduleStatus
     start_time: datetime | None
     last_enabled_at: datetime | None
-    next_execution_date: datetime | None
+    next_execution_date: datetime | None = Field(description="the slot it waits for")
+    starts_at: datetime | None = Field(
+        default=None, description="when the run of that slot starts, with jitter and landing time"
+    )
+    ended: bool = Field(default=False, description="no slot comes any more: its end_time is past")
     variables: Mapping[str, Any]
     sla: int | None
     settings: Mapping[str, Any]
@@ -126,6 +138,9 @@ class Slot(Out):
     until: datetime | None
     count: int
     decided_at: datetime
+    detail: Mapping[str, Any] | None = Field(default=None, description="the facts behind the reason")
+    decided_by: str | None = Field(default=None, description="the node that decided")
+    revision: int | None = Field(default=None, description="of the trigger, that it was decided by")
 
 
 class MageRun(Out):

@@ -12,12 +12,14 @@ from app.pipelines.fields import Section
 from app.pipelines.files import read_text
 from app.pipelines.problems import BadDefinition, ProjectInvalid, did_you_mean
 from app.pipelines.templating import render
+from app.settings import mage_limits
 
 FILE = "metadata.yaml"
 #: Names of Mage's executors that run a block on this machine.
 LOCAL_EXECUTORS = ("local_python", "local_python_force")
 
 _RETRY = {"delay": "delay_s", "max_delay": "max_delay_s"}
+_OF_ALL = "pipeline_run_limit_all_pipelines"
 _LIMITS = ("block_run_limit", "pipeline_run_limit", "pipeline_run_limit_all_triggers")
 #: Mage says `skip` for what is called `cancel` here.
 LIMIT_REACHED = {"wait": "wait", "cancel": "cancel", "skip": "cancel"}
@@ -34,6 +36,8 @@ class ProjectConfig:
     variables: Mapping[str, Any] = field(default_factory=dict)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=Limits)
+    #: runs at once over all pipelines; None is no limit
+    run_limit: int | None = None
     python: str | None = None
     isolation: Isolation = Isolation.WORKER
     executor_type: str = "local_python"
@@ -54,7 +58,8 @@ def load_project(root: Path, environ: Mapping[str, str] | None = None) -> Projec
     try:
         text = read_text(root, FILE)[0]
     except FileNotFoundError:
-        return ProjectConfig(root, root.resolve().name, root.resolve().name)
+        limits = _of_environment(environ or {})
+        return ProjectConfig(root, root.resolve().name, root.resolve().name, limits=limits)
     except OSError as error:
         raise ProjectInvalid(f"{FILE}: cannot be read: {error.strerror}") from error
     except BadDefinition as bad:
@@ -70,7 +75,7 @@ def parse_project(root: Path, text: str, environ: Mapping[str, str]) -> ProjectC
     warnings: dict[str, None] = {}
     rendered = render(text, FILE, environ, lambda message: warnings.setdefault(f"{FILE}: {message}"))
     top = Section(yamlfile.parse(rendered, FILE), FILE)
-    limits = merge_limits(top.section("concurrency_config"), Limits(), warnings)
+    limits = merge_limits(top.section("concurrency_config"), _of_environment(environ), warnings, _OF_ALL)
     return ProjectConfig(
         root=root,
         name=top.text("name") or root.resolve().name,
@@ -78,6 +83,7 @@ def parse_project(root: Path, text: str, environ: Mapping[str, str]) -> ProjectC
         variables=top.mapping("variables"),
         retry=merge_retry(top.section("retry_config"), RetryPolicy()),
         limits=limits,
+        run_limit=top.section("concurrency_config").integer(_OF_ALL),
         python=_python(root, top.text("python")),
         isolation=Isolation(top.choice("isolation", list(Isolation), Isolation.WORKER)),
         executor_type=top.text("executor_type") or "local_python",
@@ -89,6 +95,15 @@ def parse_project(root: Path, text: str, environ: Mapping[str, str]) -> ProjectC
     )
 
 
+def _of_environment(environ: Mapping[str, str]) -> Limits:
+    """Mage's `CONCURRENCY_CONFIG_…` variables: the level above the project's file. Raises ProjectInvalid."""
+    try:
+        found: dict[str, Any] = {**mage_limits(environ)}
+        return Limits(**found)
+    except ValueError as error:
+        raise ProjectInvalid(f"the environment variable {error}") from error
+
+
 def merge_retry(section: Section, base: RetryPolicy) -> RetryPolicy:
     """`retry_config` over the policy of the level above, key by key."""
     found: dict[str, Any] = {"retries": section.integer("retries")}
@@ -98,10 +113,13 @@ def merge_retry(section: Section, base: RetryPolicy) -> RetryPolicy:
     return replace(base, **{name: value for name, value in found.items() if value is not None})
 
 
-def merge_limits(section: Section, base: Limits, warnings: dict[str, None]) -> Limits:
-    """`concurrency_config` over the limits of the level above, key by key; unknown keys are warned about."""
+def merge_limits(section: Section, base: Limits, warnings: dict[str, None], *more: str) -> Limits:
+    """`concurrency_config` over the limits of the level above, key by key; unknown keys are warned about.
+
+    `more` are known keys that the caller reads.
+    """
     reached = "on_pipeline_run_limit_reached"
-    for key in section.values.keys() - {*_LIMITS, reached}:
+    for key in section.values.keys() - {*_LIMITS, *more, reached}:
         hint = did_you_mean(key, (*_LIMITS, reached))
         place = f"{section.file}:{section.values.at(key)}"
         warnings.setdefault(f"{place}: concurrency_config.{key} is not known and has no effect{hint}")

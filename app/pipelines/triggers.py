@@ -9,20 +9,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, time
+from datetime import datetime
 from typing import Any
-
-import yaml
 
 from app.errors import FieldError, InvalidInput
 from app.models.states import ScheduleStatus, ScheduleType
-from app.pipelines import yamlfile
+from app.pipelines import trigger_settings, yamlfile
 from app.pipelines.fields import Section
-from app.pipelines.problems import BadDefinition, DefinitionError, did_you_mean
-from app.pipelines.project import LIMIT_REACHED, ProjectConfig, zone_name
+from app.pipelines.problems import BadDefinition, DefinitionError
+from app.pipelines.project import ProjectConfig, zone_name
 
-#: Raises InvalidInput when an interval cannot be scheduled in a time zone.
-CheckInterval = Callable[[str, str], object]
+#: (interval, zone, settings, start_time): raises InvalidInput when there can be no slots of that kind. An error of
+#: a setting has its pointer.
+CheckInterval = Callable[[str, str, Mapping[str, Any], datetime | None], object]
 MAX_NAME = 255
 #: A token that is shorter can be guessed; Mage's have 32.
 MIN_TOKEN = 16
@@ -163,7 +162,7 @@ def _interval(entry: Section, rules: TriggerRules) -> str | None:
         raise entry.bad("schedule_interval", "a trigger of type time needs a schedule_interval")
     if rules.check_interval is not None:
         try:
-            rules.check_interval(interval, zone_name(entry) or rules.project.timezone)
+            rules.check_interval(interval, zone_name(entry) or rules.project.timezone, {}, None)
         except InvalidInput as error:
             hint = f" {error.hint}" if error.hint else ""
             raise entry.bad("schedule_interval", f"{error.detail}.{hint}".rstrip()) from error
@@ -176,37 +175,26 @@ def _zone(entry: Section, rules: TriggerRules) -> str | None:
 
 
 def _start_time(entry: Section, _rules: TriggerRules) -> datetime | None:
-    """A date or a time as YAML or ISO 8601 writes it; without an offset it is UTC (Mage)."""
-    text = entry.text("start_time").strip()
-    if not text:
-        return None
-    try:
-        if yaml.constructor.SafeConstructor.timestamp_regexp.match(text):
-            node = yaml.ScalarNode("tag:yaml.org,2002:timestamp", text)
-            value = yaml.constructor.SafeConstructor().construct_yaml_timestamp(node)
-        else:
-            value = datetime.fromisoformat(text)
-        if not isinstance(value, datetime):
-            value = datetime.combine(value, time())
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise entry.bad("start_time", f"start_time '{text}' is not a date or a time") from None
+    return trigger_settings.moment(entry, "start_time")
 
 
 def _sla(entry: Section, _rules: TriggerRules) -> int | None:
     return entry.integer("sla") or None
 
 
-def _settings(entry: Section, _rules: TriggerRules) -> dict[str, Any]:
+def _settings(entry: Section, rules: TriggerRules) -> dict[str, Any]:
     section = entry.section("settings")
-    written_by_mage = {"invalid_schedule_interval"} if entry.file else set()
-    for key in section.values.keys() - _SETTINGS.keys() - written_by_mage:
-        raise section.bad(key, f"unknown setting '{key}'{did_you_mean(key, _SETTINGS)}")
-    return {
-        key: read(section, key)
-        for key, read in _SETTINGS.items()
-        if section.values.get(key) not in (None, "")
-    }
+    found = trigger_settings.read(section)
+    if found and entry.text("schedule_type") == ScheduleType.TIME and rules.check_interval is not None:
+        try:
+            interval, zone = _interval(entry, rules) or "", zone_name(entry) or rules.project.timezone
+            rules.check_interval(interval, zone, found, _start_time(entry, rules))
+        except InvalidInput as error:
+            key = error.errors[0].pointer.split("/")[2] if error.errors else "landing_time_enabled"
+            raise section.bad(key, f"settings.{key}: {error.detail}") from error
+        except BadDefinition:
+            pass  # the interval's own fault, or the zone's: told there
+    return found
 
 
 def _token_hash(entry: Section, _rules: TriggerRules) -> str | None:
@@ -219,32 +207,6 @@ def _token_hash(entry: Section, _rules: TriggerRules) -> str | None:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _not_yet(section: Section, key: str) -> bool:
-    if section.flag(key):
-        raise section.bad(key, f"the setting '{key}' is not supported yet")
-    return False
-
-
-def _limit_reached(section: Section, key: str) -> str:
-    if section.text(key) == "replace":
-        raise section.bad(key, f"the setting '{key}: replace' is not supported yet, only cancel and wait")
-    return LIMIT_REACHED[section.choice(key, tuple(LIMIT_REACHED))]
-
-
-def _timeout_status(section: Section, key: str) -> str:
-    return section.choice(key, ("failed", "cancelled"))
-
-
-_SETTINGS: dict[str, Callable[[Section, str], Any]] = {
-    "skip_if_previous_running": Section.flag,
-    "allow_blocks_to_fail": Section.flag,
-    "create_initial_pipeline_run": _not_yet,
-    "landing_time_enabled": _not_yet,
-    "pipeline_run_limit": Section.integer,
-    "on_pipeline_run_limit_reached": _limit_reached,
-    "timeout": Section.number,
-    "timeout_status": _timeout_status,
-}
 _READERS: dict[str, Callable[[Section, TriggerRules], Any]] = {
     "schedule_type": lambda entry, _: ScheduleType(entry.choice("schedule_type", list(ScheduleType))),
     "timezone": _zone,

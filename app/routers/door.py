@@ -19,6 +19,7 @@ from starlette.responses import Response
 from app.auth import SAFE_METHODS, Access, Guard, access_of
 from app.errors import FieldError, InvalidInput, StartRefused
 from app.routers import body, problems, repeats
+from app.store.db import outside
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -56,6 +57,7 @@ class Door(APIRoute):
         single, repeatable = _query_names(self.dependant)
 
         async def enter(request: Request) -> Response:
+            outside.set(True)
             guard: Guard = request.app.state.guard
             guard.check_key(request.scope["headers"], access)
             if (query := request.scope["query_string"]) and not self.lenient:
@@ -69,6 +71,10 @@ class Door(APIRoute):
     async def _once(self, request: Request, handle: Handler) -> Response:
         """Handle a request that changes something; its repetition, told by its key, gets the first answer."""
         engine = request.app.state.engine
+        if engine.is_lost:
+            raise problems.NotReady(
+                "The service has lost its lease and registers anew.", hint="Ask again in a moment."
+            )
         limit = request.app.state.settings.body_limit
         parsed = await body.read(request, limit, any_type=self.lenient)
         key = repeats.key_of(parsed, self.path_format, await parsed.body(), _caller(request))
@@ -99,7 +105,7 @@ def _common(access: Access, reads: bool) -> dict[int | str, dict[str, Any]]:
     if access not in (Access.PUBLIC, Access.TOKEN):
         statuses.append(401)
     if not reads:
-        statuses += [400, 403, 408, 413, 415]
+        statuses += [400, 403, 408, 413, 415, 504]
     return problems.declare(*sorted(statuses))
 
 

@@ -67,6 +67,7 @@ async def start_run(
             block_uuid=asked.block_uuid,
             skip_sensors=asked.skip_sensors,
             priority=asked.priority,
+            concurrency_key=asked.concurrency_key,
         ),
         idempotency=key,
     )

@@ -32,12 +32,15 @@ _TOKEN: Final = re.compile(r"(/api/pipeline_schedules/[^/]*/pipeline_runs/).+", 
 _FIXED: Final = {
     500: "The service made an error; the log has it under the request id.",
     503: "The database does not answer; nothing was changed.",
+    504: "The database went away before it said that the change is made. Look whether it is, or repeat the request"
+    " with the same Idempotency-Key.",
 }
 _HEADERS: Final = {
     401: {"WWW-Authenticate": 'Bearer realm="runwright"'},
     408: {"Connection": "close"},
     413: {"Connection": "close"},
     503: {"Retry-After": "1"},
+    504: {"Retry-After": "1"},
 }
 _MESSAGES: Final = {"extra_forbidden": "unknown field", "model_attributes_type": "must be a JSON object"}
 _CODES: Final = {404: "unknown_path", 405: "method_not_allowed", 429: "too_many_requests"}

@@ -6,6 +6,7 @@ handler runs again and answers what the effect has become.
 """
 
 import hashlib
+import logging
 import re
 from typing import Annotated, Final
 
@@ -14,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import clock
-from app.errors import FieldError, InvalidInput
+from app.errors import FieldError, InvalidInput, StoreUnavailable
 from app.scheduler.engine import Engine
 from app.store import idempotency
 from app.store.idempotency import Idempotency
+
+log = logging.getLogger(__name__)
 
 HEADER: Final = "idempotency-key"
 _KEY: Final = re.compile(r"[!-~]{1,255}")
@@ -61,7 +64,10 @@ async def keep_answer(engine: Engine, request: Idempotency, response: Response) 
     secret = "no-store" in response.headers.get("cache-control", "")
     if response.status_code < 300 and len(body) <= MAX_ANSWER and not secret:
         text = bytes(body).decode()
-        await engine.db.write(idempotency.remember, request, response.status_code, text, now=clock.now())
+        try:
+            await engine.db.write(idempotency.remember, request, response.status_code, text, now=clock.now())
+        except StoreUnavailable as error:  # it has had its effect: a repetition shows what that has become
+            log.warning("an answer is not kept: %s", error)
 
 
 async def _key(

@@ -1,4 +1,4 @@
-"""Pipeline runs and their block runs: list, look, read the log, cancel."""
+"""Pipeline runs and their block runs: list, look, read the log, explain, cancel."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,8 +8,10 @@ from pydantic import BeforeValidator
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from app import clock
 from app.auth import Access, needs
-from app.errors import NotFound, RunNotFound
+from app.errors import NotFound, RunNotFound, StoreUnavailable
+from app.models.explain_schemas import RunExplanation
 from app.models.rows import LogRow, RunRow
 from app.models.schemas import BlockRun, LogLine, Nothing, Output, Outputs, PipelineRun, RunEvent, RunRetry
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
@@ -18,6 +20,7 @@ from app.routers import cursors, problems, streams
 from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door
 from app.routers.repeats import KeyDep
+from app.scheduler import explaining
 from app.scheduler.engine import Engine
 from app.store import events, logs, runs
 
@@ -37,6 +40,10 @@ LOGS = streams.or_page(Page[LogLine])
 EVENTS = streams.or_page(Page[RunEvent])
 Causes = Annotated[list[Cause] | None, Query(max_length=10, description="repeat for several")]
 
+PassedSla = Annotated[
+    bool | None, Query(description="true: not over by its SLA"), BeforeValidator(parse_bool)
+]
+
 
 @router.get("/pipeline_runs")
 @needs(Access.VIEWER)
@@ -46,6 +53,7 @@ async def list_runs(
     status: Statuses = None,
     pipeline_schedule_id: Ids = None,
     cause: Causes = None,
+    passed_sla: PassedSla = None,
     created_from: Annotated[Time | None, Query(alias="created_at[gte]")] = None,
     created_before: Annotated[Time | None, Query(alias="created_at[lt]")] = None,
     dated_from: Annotated[Time | None, Query(alias="execution_date[gte]")] = None,
@@ -60,6 +68,7 @@ async def list_runs(
         status=status,
         schedule_id=pipeline_schedule_id,
         cause=cause,
+        passed_sla=passed_sla,
         created=(created_from, created_before),
         dated=(dated_from, dated_before),
         limit=limit + 1,
@@ -76,6 +85,13 @@ async def get_run(run_id: RunId, engine: EngineDep) -> PipelineRun:
     return await run_with_blocks(engine, run_id)
 
 
+@router.get("/pipeline_runs/{run_id}/explain", responses=problems.declare(404))
+@needs(Access.VIEWER)
+async def explain_run(run_id: RunId, engine: EngineDep) -> RunExplanation:
+    """Why the run waits, what it is doing, or why it failed or was cancelled; the first reason decides."""
+    return RunExplanation.model_validate(await explaining.run(engine.db, run_id, now=clock.now()))
+
+
 @router.post("/pipeline_runs/{run_id}/cancel", responses=problems.declare(404))
 @needs(Access.OPERATOR)
 async def cancel_run(
@@ -87,9 +103,12 @@ async def cancel_run(
     that ignores its signal has a grace, and until then the run is still `running`.
     """
     wait_s = wait_of(prefer)
-    await engine.cancel(run_id)
-    await engine.wait(run_id, _CANCEL_S if wait_s is None else wait_s)
-    return await run_with_blocks(engine, run_id)
+    asked = await engine.cancel(run_id)
+    try:
+        await engine.wait(run_id, _CANCEL_S if wait_s is None else wait_s)
+        return await run_with_blocks(engine, run_id)
+    except StoreUnavailable:  # it has been asked, whatever can be read of it now
+        return PipelineRun.model_validate(asked)
 
 
 @router.post(
@@ -248,9 +267,13 @@ async def answer_with_run(engine: Engine, run: RunRow, response: Response, wait_
     if wait_s is None:
         return PipelineRun.model_validate(run)
     response.headers["Preference-Applied"] = f"wait={wait_s}"
-    if not await engine.wait(run.id, wait_s):
+    try:
+        if not await engine.wait(run.id, wait_s):
+            response.status_code = 202
+        return await run_with_blocks(engine, run.id)
+    except StoreUnavailable:  # it has been made, whatever can be read of it now
         response.status_code = 202
-    return await run_with_blocks(engine, run.id)
+        return PipelineRun.model_validate(run)
 
 
 async def run_with_blocks(engine: Engine, run_id: int) -> PipelineRun:

@@ -1,22 +1,22 @@
 """Triggers: the ones of the files to look at and to fire, the ones of the API to make and to change as well."""
 
 import re
-from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Response
 
 from app.auth import Access, needs
 from app.errors import ScheduleNotFound
+from app.models.explain_schemas import MissedSlots, ScheduleResume
 from app.models.rows import ScheduleRow
 from app.models.schemas import Nothing, PipelineRun
 from app.models.states import ScheduleStatus, ScheduleType
+from app.models.system_schemas import Applied, Apply
 from app.models.trigger_schemas import (
     NewSchedule,
     PipelineSchedule,
     ScheduleCreate,
     SchedulePatch,
-    Slot,
     Token,
     TriggerNow,
 )
@@ -26,6 +26,8 @@ from app.routers.asks import Cursor, EngineDep, Limit, Prefer, ScheduleId, wait_
 from app.routers.door import Door
 from app.routers.repeats import KeyDep
 from app.routers.runs import answer_with_run
+from app.scheduler import applying
+from app.scheduler.engine import Engine
 from app.scheduler.triggers import TriggerDraft
 from app.store import schedules
 
@@ -65,7 +67,7 @@ async def list_schedules(
         after_id=cursors.unwrap_id("schedule", cursor),
     )
     last = cursors.wrap("schedule", found[limit - 1].id) if len(found) > limit else None
-    return Page(items=[_shown(row) for row in found[:limit]], next_cursor=last)
+    return Page(items=[await _shown(engine, row) for row in found[:limit]], next_cursor=last)
 
 
 @router.post(
@@ -84,7 +86,27 @@ async def create_schedule(
     response.headers["Location"] = f"/api/v1/pipeline_schedules/{row.id}"
     if row.schedule_type is ScheduleType.API:
         response.headers["Cache-Control"] = "no-store"
-    return NewSchedule(**_tagged(row, response).model_dump(), token=token)
+    return NewSchedule(**(await _tagged(engine, row, response)).model_dump(), token=token)
+
+
+@router.post("/pipeline_schedules/apply")
+@needs(Access.EDITOR)
+async def apply_files(engine: EngineDep, body: Apply | None = None) -> Applied:
+    """Bring the triggers to the files of the service's project now, and say what that changes.
+
+    The service follows its files by itself, so as a rule little is left to do but what `prune` asks for: delete
+    the triggers whose entry has gone from its file.
+    """
+    asked = body or Apply()
+    found = await applying.apply(
+        engine.db,
+        engine.settings,
+        engine.triggers,
+        lambda: engine.passes.sync(force=True),
+        prune=asked.prune,
+        dry_run=asked.dry_run,
+    )
+    return Applied.model_validate(found)
 
 
 @router.get("/pipeline_schedules/{schedule_id}", responses=problems.declare(404))
@@ -94,7 +116,7 @@ async def get_schedule(schedule_id: ScheduleId, engine: EngineDep, response: Res
     found = await engine.db.read(schedules.get, schedule_id)
     if found is None:
         raise ScheduleNotFound(f"No trigger has the id {schedule_id}.")
-    return _tagged(found, response)
+    return await _tagged(engine, found, response)
 
 
 @router.patch("/pipeline_schedules/{schedule_id}", responses=problems.declare(404, 409, 412))
@@ -112,7 +134,7 @@ async def change_schedule(
     """
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     row = await engine.triggers.update(schedule_id, changes, revision=_revision_of(if_match))
-    return _tagged(row, response)
+    return await _tagged(engine, row, response)
 
 
 @router.delete(
@@ -130,16 +152,27 @@ async def pause_schedule(
     schedule_id: ScheduleId, engine: EngineDep, response: Response, body: Nothing | None = None
 ) -> PipelineSchedule:
     """Stop it from firing. Runs that exist go on; one that is inactive is returned unchanged."""
-    return _tagged(await engine.triggers.pause(schedule_id), response)
+    return await _tagged(engine, await engine.triggers.pause(schedule_id), response)
+
+
+@router.get("/pipeline_schedules/{schedule_id}/resume", responses=problems.declare(404))
+@needs(Access.VIEWER)
+async def preview_resume(schedule_id: ScheduleId, engine: EngineDep) -> MissedSlots:
+    """What a resume would find: the slots that were due meanwhile, and what each `missed` would do with them."""
+    return MissedSlots.model_validate(await engine.triggers.missed(schedule_id))
 
 
 @router.post("/pipeline_schedules/{schedule_id}/resume", responses=problems.declare(404, 409))
 @needs(Access.OPERATOR)
 async def resume_schedule(
-    schedule_id: ScheduleId, engine: EngineDep, response: Response, body: Nothing | None = None
+    schedule_id: ScheduleId, engine: EngineDep, response: Response, body: ScheduleResume | None = None
 ) -> PipelineSchedule:
-    """Let it fire from its next slot on. What was due meanwhile is not made up for."""
-    return _tagged(await engine.triggers.resume(schedule_id), response)
+    """Let it fire again. `missed` says what becomes of the slots that were due meanwhile; without it none of them runs.
+
+    `GET` on the same path tells beforehand what each choice would do.
+    """
+    asked = body or ScheduleResume()
+    return await _tagged(engine, await engine.triggers.resume(schedule_id, asked.missed), response)
 
 
 @router.post(
@@ -174,21 +207,6 @@ async def trigger_now(
     return await answer_with_run(engine, run, response, wait_s)
 
 
-@router.get("/pipeline_schedules/{schedule_id}/slots", responses=problems.declare(404))
-@needs(Access.VIEWER)
-async def list_slots(
-    schedule_id: ScheduleId, engine: EngineDep, limit: Limit = 50, cursor: Cursor = None
-) -> Page[Slot]:
-    """The ledger, newest slot first: every due slot and what became of it, also of a deleted trigger."""
-    if not await engine.db.read(schedules.exists, schedule_id):
-        raise ScheduleNotFound(f"No trigger has the id {schedule_id}.")
-    before = cursors.unwrap_time("slot", cursor)
-    found = await engine.db.read(schedules.slots, schedule_id, limit=limit + 1, before=before)
-    more = len(found) > limit
-    last = cursors.wrap("slot", found[limit - 1].execution_date.isoformat()) if more else None
-    return Page(items=[Slot.model_validate(slot) for slot in found[:limit]], next_cursor=last)
-
-
 @router.post("/pipeline_schedules/{schedule_id}/rotate_token", responses=problems.declare(404, 409))
 @needs(Access.EDITOR)
 async def rotate_token(
@@ -202,14 +220,14 @@ async def rotate_token(
     return Token(token=await engine.triggers.rotate_token(schedule_id))
 
 
-def _shown(row: ScheduleRow) -> PipelineSchedule:
-    """A trigger as callers see it; the slot it waits for is what it fires for next."""
-    return PipelineSchedule.model_validate(replace(row, next_execution_date=row.next_fire_at))
+async def _shown(engine: Engine, row: ScheduleRow) -> PipelineSchedule:
+    """A trigger as callers see it: with what it fires for next, and when."""
+    return PipelineSchedule.model_validate(await engine.triggers.shown(row))
 
 
-def _tagged(row: ScheduleRow, response: Response) -> PipelineSchedule:
+async def _tagged(engine: Engine, row: ScheduleRow, response: Response) -> PipelineSchedule:
     response.headers["ETag"] = f'"{row.revision}"'
-    return _shown(row)
+    return await _shown(engine, row)
 
 
 def _revision_of(if_match: str | None) -> int | None:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from app import clock
-from app.errors import RunwrightError
+from app.errors import RunwrightError, StoreUnavailable
 from app.models.states import RUN_TERMINAL
 from app.scheduler.engine import Engine
 from app.store import runs
@@ -88,7 +88,14 @@ class _Follower:
         self._fetch, self._show, self._after = fetch, show, after
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Frames until the run is over or the service stops."""
+        """Frames until the run is over, the service stops, or its database is away."""
+        try:
+            async for frame in self._frames():
+                yield frame
+        except StoreUnavailable:
+            yield b"retry: 1000\n\n"
+
+    async def _frames(self) -> AsyncIterator[bytes]:
         yield b": runwright\n\n"  # headers and first bytes at once: the client knows that it is connected
         with self._engine.bus.subscribe(self._run_id) as told:
             while True:
@@ -106,6 +113,8 @@ class _Follower:
                     )
                     return
                 own = run is not None and run.owner == self._engine.node_id
+                if not own:
+                    self._engine.wakeups.follow(self._run_id)
                 async for beat in self._wait(told.any, OWN_LOOK_S if own else LOOK_S):
                     yield beat
                 if self._engine.closing:

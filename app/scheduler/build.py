@@ -6,17 +6,31 @@ from app.executors.base import Executor
 from app.executors.inline import InlineExecutor
 from app.executors.pool import WorkerPool
 from app.pipelines.catalogue import Catalogue
-from app.scheduler import timetable
+from app.scheduler import catchup
 from app.scheduler.engine import Engine
 from app.settings import Settings, environment
+from app.store.opening import require_safe_place
+
+
+def silence_of(lease_s: float) -> float:
+    """Seconds without a word from the service after which its warden kills user code: before its lease can end.
+
+    A renewal may be a quarter of the lease older than the last word, and the beat is a second.
+
+    >>> silence_of(20), silence_of(5), silence_of(2)
+    (5.0, 2.5, 1.5)
+    """
+    return min(5.0, max(1.5, lease_s / 2))
 
 
 def build_engine(settings: Settings, *, scheduling: bool = True, borrow: Settings | None = None) -> Engine:
     """An engine that is not running yet.
 
     `scheduling=False` leaves the triggers alone; `borrow` is a service whose outputs a single block may read.
+    Raises StartRefused for a SQLite file on a network file system.
     """
-    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, timetable.parse)
+    require_safe_place(settings.store_url, network_allowed=settings.sqlite_on_network)
+    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
 
     def executors(node_id: str, dead: Sequence[str]) -> tuple[Executor, Executor | None]:
         workers = WorkerPool(
@@ -26,6 +40,7 @@ def build_engine(settings: Settings, *, scheduling: bool = True, borrow: Setting
             warm=settings.warm_workers,
             python=settings.python or catalogue.project.python,
             kill_grace_s=settings.kill_grace_s,
+            silence_s=silence_of(settings.lease_s),
             sweep=dead,
         )
         inline = InlineExecutor(project=settings.project, limit=settings.run_slots)

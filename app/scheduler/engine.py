@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,35 +21,39 @@ from app.scheduler.borrow import borrowed
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
 from app.scheduler.launch import LaunchRequest
-from app.scheduler.node import provably_dead, set_clock, this_node
+from app.scheduler.membership import Membership
 from app.scheduler.passes import Passes
+from app.scheduler.recovery import Recovery
 from app.scheduler.requests import Requests
 from app.scheduler.timers import Timers
 from app.scheduler.tools import Hooks, Tools
 from app.scheduler.triggers import Triggers
+from app.scheduler.wakeups import CANCEL, until_over, wake_ups
 from app.settings import Settings
 from app.store import health, migrate, nodes, ownership, runs
 from app.store.db import Clash, Database
 from app.store.idempotency import Idempotency
 from app.store.ids import Ids
 from app.store.journal import Journal
-from app.store.lease import Lease
-from app.store.opening import backend_for, open_database
+from app.store.opening import backend_for, open_database, voice_of
 
 log = logging.getLogger(__name__)
 
-#: Exit code of a node that must not go on: its lease is gone, others may own its runs.
-EXIT_FENCED = 75
 POLL_S = 1.0
 RECOVER_S = 3.0
 FORGET_S = 3600.0
+#: How long a stop waits for what is on its way to disk, and for a database that did not answer before.
+JOURNAL_S, AWAY_S = 3.0, 1.0
 
 
 MakeExecutors = Callable[[str, Sequence[str]], tuple[Executor, Executor | None]]
 
 
 class Engine:
-    """A node. Make it, then use it inside `async with running(engine)`."""
+    """One life of a node. Make it, then use it inside `async with running(engine)`.
+
+    It ends when its lease is lost (`over`); `successor()` is the next one of the same process.
+    """
 
     def __init__(
         self,
@@ -60,8 +63,11 @@ class Engine:
         make_executors: MakeExecutors,
         scheduling: bool = True,
         borrow: Settings | None = None,
+        former: Sequence[str] = (),
     ) -> None:
         """`scheduling=False`: run only what is launched here. `borrow`: a service whose outputs may be read.
+
+        `former`: identities of this process before, whose code is dead.
 
         `make_executors(node_id, dead_node_ids)` gives the executor for workers and, if allowed, the inline one.
         """
@@ -73,34 +79,56 @@ class Engine:
         #: set once the service stops: whoever holds a stream open lets go
         self.closing = False
         self._hurried = asyncio.Event()
-        self.me = this_node(now=clock.now(), lease_s=settings.lease_s)
+        self.member = Membership(self.db, settings, former=former)
         self._make_executors = make_executors
         self._scheduling, self._borrow = scheduling, borrow
         self._run_ids, self._block_ids = Ids(self.db, "pipeline_run"), Ids(self.db, "block_run")
         self._timers = Timers()
-        self._joined = False
-        self._lease: Lease | None = None
         self._executors: list[Executor] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def node_id(self) -> str:
-        """This process's identity in the database."""
-        return self.me.id
+        """This life's identity in the database."""
+        return self.member.me.id
+
+    @property
+    def over(self) -> asyncio.Event:
+        """Set when this life is to end: its lease is lost, or somebody set it."""
+        return self.member.over
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is lost: nothing may be changed in this life's name."""
+        return self.member.lost is not None
+
+    def successor(self) -> "Engine":
+        """The next life, for when this one has ended."""
+        return Engine(
+            self.settings,
+            self.catalogue,
+            make_executors=self._make_executors,
+            scheduling=self._scheduling,
+            borrow=self._borrow,
+            former=self.member.heritage,
+        )
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Open the database, become a node, recover what a dead one left, start ticking."""
         settings = self.settings
-        # Off the loop: alembic is synchronous, and on Postgres runs a loop of its own.
-        await asyncio.to_thread(migrate.upgrade, settings.store_url)
+        self.member.at_fence(self._shut)
+        if not self.member.former:
+            # Off the loop: alembic is synchronous, and on Postgres runs a loop of its own.
+            await asyncio.to_thread(migrate.upgrade, settings.store_url)
         await self.db.open()
         await asyncio.to_thread(self.catalogue.refresh)
         self.first_start = await self.db.write(nodes.bind_project, self.catalogue.project.uuid)
-        dead = await self._become_node()
+        dead = await self.member.join(group)
         workers, inline = self._make_executors(self.node_id, dead)
         self._executors = [executor for executor in (workers, inline) if executor is not None]
         for executor in self._executors:
             await executor.start()
+            self.member.at_fence(executor.cut)
         self._journal = Journal(backend_for(self.db, self.node_id))
         tools = Tools(
             journal=self._journal,
@@ -118,15 +146,16 @@ class Engine:
         self._tasks = [
             group.create_task(self.intake.serve(), name="intake"),
             group.create_task(self.intake.serve_admissions(), name="admission"),
-            group.create_task(self._mark_alive(), name="alive"),
         ]
+        self.member.at_fence(self._journal.refuse)
+        self.member.require()
         await self.passes.recover()  # first: what a dead process left has waited long enough
         if self._scheduling:
             await self.passes.sync(force=True)
         if self._scheduling:
             self._start_timers()
             await self._tick()
-        self.ready = True
+        self.ready = not self.is_lost
 
     def _requests(self) -> Requests:
         return Requests(
@@ -148,13 +177,15 @@ class Engine:
             group=group,
         )
         self.intake = Intake(self.fleet)
+        self.member.at_fence(self._shut)
         self.fleet.freed = tools.hooks.freed = self.intake.freed
         self.passes = Passes(
             db=self.db,
             catalogue=self.catalogue,
-            me=self.me,
+            me=self.member.me,
             fleet=self.fleet,
             intake=self.intake,
+            recovery=Recovery(self.db, self.member.me, self.fleet, self.member.judges),
             run_ids=self._run_ids,
             block_ids=self._block_ids,
             schedule_ids=Ids(self.db, "pipeline_schedule", size=1),
@@ -162,37 +193,19 @@ class Engine:
         self.triggers = Triggers(
             db=self.db, catalogue=self.catalogue, node_id=self.node_id, launch=self.launch
         )
-
-    async def _become_node(self) -> list[str]:
-        """Register, with the dead of this host fenced first; returns their ids."""
-        await set_clock(self.db)
-        now = clock.now()
-        lease_until = now + timedelta(seconds=self.settings.lease_s)
-        self.me = replace(self.me, started_at=now, lease_until=lease_until)
-        alive = await self.db.read(nodes.alive)
-        dead = [n.id for n in provably_dead(alive, self.me, only_one=self.db.dialect == "sqlite")]
-        await self.db.write(nodes.fence, dead, now=clock.now())
-        await self.db.write(nodes.register, self.me)
-        self._joined = True
-        if self.db.dialect == "postgresql":
-            self._lease = Lease(self.db.url, self.node_id, self.settings.lease_s, _die)
-            self._lease.start()
-        return dead
+        make, tick = voice_of(self.db, self.node_id), self._tick if self._scheduling else None
+        self.wakeups = wake_ups(make, self.fleet, self.intake, self.passes, self.triggers, tick)
+        self.wakeups.start(group)
 
     def _start_timers(self) -> None:
         timers = self._timers
         timers.every(1.0, "tick", self._guarded("tick", self._tick))
         timers.every(POLL_S, "poll", self._guarded("poll", self.passes.poll))
         timers.every(1.0, "sync", self._guarded("sync", self.passes.sync))
+        timers.every(1.0, "sla", self._guarded("sla", self.fleet.sla.sweep))
         timers.every(RECOVER_S, "recover", self._guarded("recover", self.passes.recover), jitter_s=1)
         timers.every(FORGET_S, "forget", self._guarded("forget", self.passes.forget), jitter_s=60)
         timers.start()
-
-    async def _mark_alive(self) -> None:
-        """Tell the lease that this loop turns, from the start to the end of a drain; the engine owns this task."""
-        while self._lease is not None:
-            self._lease.mark_alive()
-            await asyncio.sleep(self.settings.lease_s / 8)
 
     async def _tick(self) -> None:
         if self.settings.paused:
@@ -243,6 +256,7 @@ class Engine:
             carried=carried,
             schedule=schedule,
             extra=extra,
+            week_start=self.catalogue.project.week_start,
         )
         return await self.intake.launch(replace(new, request=idempotency), part)
 
@@ -290,36 +304,24 @@ class Engine:
                 self.bus.publish(RunEnded(run_id=run_id, status=run.status, reason=run.status_reason))
         elif run.owner == self.node_id:
             self.fleet.cancel(run_id)
-        await self.passes.stop_cancelled()  # what the run started is asked to stop with it
+        self.wakeups.tell(CANCEL)
+        await self._guarded("cancel", self.passes.stop_cancelled)()  # what the run started, too
         return run
 
     async def wait(self, run_id: int, timeout_s: float) -> bool:
-        """Wait until a run is over, wherever it runs; False when the time is up first."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                with self.bus.subscribe(run_id) as events:
-                    while not await self._is_over(run_id):
-                        await events.any(POLL_S)  # the poll is for a run that another node drives
-        except TimeoutError:
-            return False
-        return True
-
-    async def _is_over(self, run_id: int) -> bool:
-        run = await self.db.read(runs.get, run_id)
-        if run is None:
-            raise RunNotFound(f"there is no pipeline run {run_id}")
-        return run.status in RUN_TERMINAL
+        """Wait until a run is over, wherever it runs; False when the time is up first. Raises RunNotFound."""
+        return await until_over(self.wakeups, self.fleet, run_id, timeout_s)
 
     async def health(self) -> Mapping[str, Any]:
         """What an operator looks at first. Raises StoreUnavailable."""
         found = await self.db.read(health.facts, now=clock.now())
-        if self._lease is None:
+        if self.db.dialect == "sqlite":
             found.nodes = [
                 {**node, "lease_until": None} for node in found.nodes
             ]  # the file's lock is the lease
         return {
             "ready": self.ready,
-            "paused": self.settings.paused,
+            "paused": self.settings.paused or found.paused,
             "scheduler_lag_s": 0.0 if self.settings.paused else found.lag_s,
             "oldest_due_slot": found.oldest_due,
             "next_due": found.next_due,
@@ -328,64 +330,59 @@ class Engine:
             "runs": {**found.runs, "driven_here": len(self.fleet.active)},
         }
 
-    async def stop(self, drain_s: float) -> None:
-        """Take nothing new, let running blocks end for `drain_s`, hand the rest over."""
+    def _shut(self) -> None:
+        """At the fence, in the lease thread: nothing new begins, whoever holds a stream lets go."""
         self.ready, self.closing = False, True
-        self.closing = True
+        if hasattr(self, "intake"):
+            self.intake.open, self.fleet.leaving = False, True
+
+    async def stop(self, drain_s: float) -> None:
+        """Take nothing new, let running blocks end for `drain_s`, hand the rest over; a fenced one only clears up."""
+        self.ready, self.closing, reached = False, True, True
         self._timers.stop()
         if hasattr(self, "intake"):
             self.intake.open = False
-            await self._drain(drain_s)
+            reached = not self.is_lost and await self._drain(drain_s)
+            self.fleet.leave()
         for executor in self._executors:
+            if self._hurried.is_set() or self.is_lost:
+                executor.cut()
             await executor.stop()
         if hasattr(self, "fleet"):
-            await self._wait_for_runs(5)
             self._journal.stop()
-            await asyncio.wait([self._journal_task], timeout=5)
+            done, _ = await asyncio.wait([self._journal_task], timeout=JOURNAL_S if reached else AWAY_S)
+            reached = reached or bool(done)
             self._journal_task.cancel()
+            await self._wait_for_runs(5)
+            self.fleet.close()
         for task in self._tasks:
             task.cancel()
-        if self._lease is not None:
-            await self._lease.stop()
-        if self._joined:
-            await self._sign_off()
-        await self.db.close()
+        await self.member.leave(self._run_ids.close, self._block_ids.close, reached=reached)
+        if hasattr(self, "wakeups"):
+            await self.wakeups.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if reached else AWAY_S):
+                await self.db.close()
 
     def hurry(self) -> None:
-        """Cut a drain short."""
+        """Cut a drain short: running blocks are killed at once, without grace."""
         self._hurried.set()
 
-    async def _drain(self, drain_s: float) -> None:
-        try:
-            await self.db.write(nodes.drain, self.node_id)
-        except StoreUnavailable as error:
-            log.warning("stop: %s", error)
+    async def _drain(self, drain_s: float) -> bool:
+        """Let running blocks end; whether the database could be told."""
+        reached = await self.member.drain()
         await self._wait_for_runs(drain_s, unless=self._hurried)
         if self.fleet.active:
             log.info("runs handed over: %d", len(self.fleet.active))
-        self.fleet.leave()
+        return reached
 
     async def _wait_for_runs(self, seconds: float, unless: asyncio.Event | None = None) -> None:
         end = clock.monotonic() + seconds
         with self.bus.subscribe() as events:
             while self.fleet.active and (left := end - clock.monotonic()) > 0:
-                if unless is not None and unless.is_set():
+                if unless is not None and (unless.is_set() or self.is_lost):
                     break
                 await events.any(min(left, 0.2))
-
-    async def _sign_off(self) -> None:
-        try:
-            await self.db.write(nodes.hand_over, self.node_id, now=clock.now())
-            await self._run_ids.close()
-            await self._block_ids.close()
-        except StoreUnavailable as error:
-            log.warning("stop: %s; others will notice by the lease", error)
-
-
-def _die(reason: str) -> None:
-    """Stop this process at once: the warden sees it and kills all user code; nothing more is written."""
-    log.critical("this node must not go on: %s", reason)
-    os._exit(EXIT_FENCED)
 
 
 @asynccontextmanager
@@ -396,4 +393,7 @@ async def running(engine: Engine, *, drain_s: float | None = None) -> AsyncItera
             await engine.start(group)
             yield engine
         finally:
-            await engine.stop(engine.settings.drain_s if drain_s is None else drain_s)
+            try:
+                await engine.stop(engine.settings.drain_s if drain_s is None else drain_s)
+            finally:
+                engine.member.ended()

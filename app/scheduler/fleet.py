@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any
 from weakref import WeakValueDictionary
 
 from app import clock
@@ -14,6 +16,8 @@ from app.models.states import BlockStatus, RunStatus
 from app.scheduler.parking import Parking
 from app.scheduler.runner import Runner
 from app.scheduler.runstate import RunState, of_rows
+from app.scheduler.sla import Watch
+from app.scheduler.steps import wake_for
 from app.scheduler.tools import Ending, Held, Tools
 from app.store import ownership, runs
 from app.store.db import Database
@@ -23,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ABORTED = "internal_error"
 ABORT_TRIES_S = (0.2, 1.0, 5.0)
+#: between two tries to read a run that is to go on
+AGAIN_S = 0.5
 
 
 class Fleet:
@@ -43,14 +49,20 @@ class Fleet:
         self.parking = Parking(self.wake)
         self.freed: Callable[[], None] = lambda: None
         self.leaving = False
+        self.sla = Watch(db, tools.bus)
+        tools.hooks.sla = self.sla.of_run
         self._run_slots, self._block_slots = run_slots, block_slots
         self._group = group
+        self._context = copy_context()  # a run is the engine's, also when a caller from outside set it going
         self._loading: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._semaphores: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
     @property
     def free(self) -> int:
-        """Run slots left. A run that only waits for runs it started takes none."""
+        """Run slots left. A run that only waits for runs it started takes none; a node that leaves has none."""
+        if self.leaving:
+            return 0
         taken = sum(1 for runner in self.active.values() if not runner.only_waits)
         return max(0, self._run_slots - taken - len(self._loading))
 
@@ -61,7 +73,7 @@ class Fleet:
             semaphore = self._semaphores.get(schedule_id) or asyncio.Semaphore(self._block_slots)
             self._semaphores[schedule_id] = semaphore
             found.append(semaphore)
-        if pipeline.limits.block_run_limit:
+        if pipeline.limits.block_run_limit is not None:  # 0: no block may start
             found.append(asyncio.Semaphore(pipeline.limits.block_run_limit))
         return found
 
@@ -87,7 +99,7 @@ class Fleet:
         runner = Runner(self.tools, state, permits, first)
         self.active[state.run.id] = runner
         self.tools.bus.publish(RunStarted(run_id=state.run.id, epoch=state.run.epoch))
-        self._group.create_task(self._supervise(runner), name=f"run {state.run.id}")
+        self._spawn(self._supervise(runner), f"run {state.run.id}")
 
     def wake(self, run_id: int) -> None:
         """Go on with an owned run from its rows, unless it is being driven already."""
@@ -95,19 +107,35 @@ class Fleet:
             return
         self.parking.take(run_id)
         self._loading.add(run_id)
-        self._group.create_task(self._resume(run_id), name=f"resume {run_id}")
+        self._spawn(self._resume(run_id), f"resume {run_id}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._group.create_task(work, name=name, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _resume(self, run_id: int) -> None:
         try:
-            resumed = await self._load(run_id)
+            resumed = await self._load_when_there(run_id)
             if resumed is not None and self._is_mine(resumed.run):
                 await self._go_on(resumed)
-        except StoreUnavailable:
-            log.warning("run %d: cannot be read now; it is looked for again", run_id)
         except Exception:  # whatever is wrong with reading one run must not stop the others
             log.exception("run %d: cannot be read; it is looked for again", run_id)
         finally:
             self._loading.discard(run_id)
+
+    async def _load_when_there(self, run_id: int) -> Resumed | None:
+        """The rows of a run, as soon as the database answers; None when this node leaves first."""
+        told = False
+        while not self.leaving:
+            try:
+                return await self._load(run_id)
+            except StoreUnavailable:
+                if not told:
+                    log.warning("run %d: cannot be read now; trying again", run_id)
+                told = True
+                await asyncio.sleep(AGAIN_S)
+        return None
 
     async def _load(self, run_id: int) -> Resumed | None:
         """The rows of a run. What was open of it and is not running here is lost, and tried again."""
@@ -151,8 +179,7 @@ class Fleet:
         finally:
             self.active.pop(run.id, None)
         if ending.kind == "parked" and ending.wake_at is not None:
-            deadline = run.deadline_at
-            self.parking.park(run.id, min(ending.wake_at, deadline) if deadline else ending.wake_at)
+            self.parking.park(run.id, wake_for(run, ending.wake_at))
         self.freed()
 
     async def _abort(self, run: RunRow) -> Ending:
@@ -176,6 +203,11 @@ class Fleet:
         self.parking.close()
         for runner in list(self.active.values()):
             runner.leave()
+
+    def close(self) -> None:
+        """End what is still on its way here: it waits for a database that does not answer."""
+        for task in list(self._tasks):
+            task.cancel()
 
 
 def _has_lost_something(resumed: Resumed) -> bool:

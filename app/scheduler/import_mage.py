@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app.scheduler import sync
 from app.scheduler.mage_plan import Line, Place, Result, decide
 from app.scheduler.sync import By
-from app.store import adopt, ids, schedules
+from app.store import adopt, ids, limits
 from app.store.adopt import Holdings
 from app.store.db import Tx
 from app.store.mage import MageRows
@@ -36,9 +36,9 @@ def take_over(tx: Tx, rows: MageRows, place: Place, *, by: By) -> list[Line]:
 
 def _move_limit(tx: Tx, old_id: int, new_id: int, by: By) -> None:
     old, new = f"schedule:{old_id}", f"schedule:{new_id}"
-    cap = schedules.limits(tx, old).get(old)
-    schedules.set_limit(tx, old, None, now=by.now)
-    schedules.set_limit(tx, new, cap, now=by.now)
+    cap = limits.limits(tx, old).get(old)
+    for scope, value in sorted({old: None, new: cap}.items()):  # in key order, as all locks
+        limits.set_limit(tx, scope, value, now=by.now)
 
 
 def summary(lines: Sequence[Line], *, dry_run: bool) -> str:

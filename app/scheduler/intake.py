@@ -5,12 +5,12 @@ Whoever claims runs for this node holds `claiming`, so that its free slots are c
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app import clock
 from app.errors import RunwrightError, StoreUnavailable
-from app.events import RunCreated
+from app.events import RunCreated, RunEnded
 from app.models.pipeline import Pipeline
 from app.models.rows import RunRow
 from app.models.states import BlockStatus
@@ -60,6 +60,9 @@ class Intake:
         #: whether a run may be waiting that this node could take: spares a look after every run that ends
         self.some_wait = True
         self.open = True
+        #: called when runs wait that this node has no room for, so that others look
+        self.left: Callable[[], None] = lambda: None
+        self._news = False
 
     async def launch(self, new: NewRun, pipeline: Pipeline) -> RunRow:
         """Create a run; it is on disk when this returns, and started if nothing speaks against it."""
@@ -103,6 +106,11 @@ class Intake:
         """Look for waiting runs soon."""
         self.some_wait = True
         self._admit_wanted.set()
+
+    def has_news(self) -> None:
+        """A run waits since now, or a limit was raised: look soon, and have others look at what is left then."""
+        self._news = True
+        self.want_admission()
 
     def freed(self) -> None:
         """A run slot is free."""
@@ -151,6 +159,8 @@ class Intake:
             self._fleet.tools.bus.publish(
                 RunCreated(run_id=run.id, pipeline_uuid=run.pipeline_uuid, cause=run.cause)
             )
+        for old in launched.replaced:
+            self._replaced(old)
         if launched.created and launched.claimed:
             held = {item.first: item.held} if item.first and item.held else {}
             self._fleet.begin(_state(item, run), item.permits, held)
@@ -160,22 +170,36 @@ class Intake:
         if not item.answer.done():
             item.answer.set_result(run)
 
+    def _replaced(self, old: RunRow) -> None:
+        """An older run made room for a new one: it is over if it only waited, else its owner stops it."""
+        if old.completed_at is not None:
+            self._fleet.tools.bus.publish(
+                RunEnded(run_id=old.id, status=old.status, reason=old.status_reason)
+            )
+        elif self._fleet.knows(old.id):
+            self._fleet.cancel(old.id)
+
     def _after_waiting(self, launched: Launched) -> None:
         run = launched.run
         if run.owner == self._fleet.node_id and launched.created:
             self._fleet.wake(run.id)  # admitted in the same transaction, after others
         elif run.started_at is None and run.completed_at is None:
-            self.want_admission()
+            self.has_news()
 
     async def admit(self) -> list[RunRow]:
         """Claim waiting runs as far as limits and free slots allow."""
+        news, self._news = self._news, False
         async with self._claiming:
             free = self._fleet.free if self.open else 0
             if not free:
+                if news:
+                    self.left()
                 return []
             claimer = Claimer(self._fleet.node_id, free, admissible)
             admitted = await self._fleet.db.write(admit, claimer, now=clock.now())
             self.some_wait = claimer.left > 0
+            if news and self.some_wait:
+                self.left()
             for run in admitted:
                 self._fleet.wake(run.id)
             return admitted

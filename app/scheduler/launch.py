@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.errors import FieldError, InvalidInput, UnknownBlock
@@ -11,13 +10,11 @@ from app.models.pipeline import Block, BlockType, Pipeline
 from app.models.rows import ScheduleRow
 from app.models.states import BlockStatus, Cause
 from app.scheduler import variables
-from app.scheduler.admission import ends_at_birth, schedule_cap
+from app.scheduler.admission import judged
 from app.store.ids import Ids
 from app.store.launch import NewBlock, NewRun
 
 MAX_PRIORITY = 1_000_000
-#: Causes for which a busy trigger cancels the run at birth. A slot is judged by the tick, a retry waits.
-_ASKED = frozenset({Cause.API, Cause.EVENT})
 #: block uuid -> (block run id, outputs as JSON text): what an earlier run left
 Carried = Mapping[str, tuple[int, str]]
 
@@ -32,6 +29,8 @@ class LaunchRequest:
     block_uuid: str | None = None
     skip_sensors: bool = False
     priority: int = 0
+    #: runs of one key share the limit that is set on it
+    concurrency_key: str | None = None
     cause: Cause = Cause.API
     event_variables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,6 +87,7 @@ async def new_run(
     carried: Carried | None = None,
     schedule: ScheduleRow | None = None,
     extra: Mapping[str, Any] | None = None,
+    week_start: str = "sunday",
 ) -> tuple[NewRun, Pipeline]:
     """The rows of a run that is to be, with what of the pipeline it runs. `extra` adds columns (dedupe key …)."""
     part = narrowed(pipeline, request)
@@ -102,24 +102,38 @@ async def new_run(
         "execution_date": request.execution_date or now,
         "variables": variables.merge(pipeline.variables, trigger, request.variables),
         "event_variables": dict(request.event_variables),
-        "options": options(pipeline, request, schedule),
+        "options": options(pipeline, request, schedule, week_start),
         "priority": request.priority,
+        "concurrency_key": request.concurrency_key,
         "pipeline_schedule_id": schedule.id if schedule else None,
         "timeout_s": settings.get("timeout"),
         "timeout_status": settings.get("timeout_status"),
+        "sla_at": sla_at(schedule, request, now),
         **(extra or {}),
     }
     blocks = tuple(
         _new_block(block, block_id, request, carried or {})
         for block, block_id in zip(part.blocks, ids, strict=True)
     )
-    judged = request.cause in _ASKED and schedule_cap(settings) is not None
-    fate = partial(ends_at_birth, settings) if judged else None
-    new = NewRun(id=run_id, values=values, definition=part.definition, blocks=blocks, fate=fate)
+    by = judged(pipeline.uuid, schedule.id if schedule else None, settings, pipeline.limits, request.cause)
+    new = NewRun(id=run_id, values=values, definition=part.definition, blocks=blocks, judged=by)
     return new, part
 
 
-def options(pipeline: Pipeline, request: LaunchRequest, schedule: ScheduleRow | None) -> dict[str, Any]:
+def sla_at(schedule: ScheduleRow | None, request: LaunchRequest, now: datetime) -> datetime | None:
+    """When a run must be over: its trigger's `sla` after its slot, and for what no timetable asked, after its making.
+
+    A slot that is caught up late is late at birth; a retry has a new SLA of its own.
+    """
+    if schedule is None or not schedule.sla:
+        return None
+    since = request.execution_date if request.cause is Cause.TICK else None
+    return (since or now) + timedelta(seconds=schedule.sla)
+
+
+def options(
+    pipeline: Pipeline, request: LaunchRequest, schedule: ScheduleRow | None, week_start: str = "sunday"
+) -> dict[str, Any]:
     """What is frozen with the run besides its definition."""
     found: dict[str, Any] = {}
     if request.block_uuid is not None:
@@ -127,13 +141,11 @@ def options(pipeline: Pipeline, request: LaunchRequest, schedule: ScheduleRow | 
     if request.skip_sensors:
         found["skip_sensors"] = True
     if schedule is not None:
-        found["trigger"] = {
-            "name": schedule.name,
-            "interval": schedule.schedule_interval,
-            "timezone": schedule.timezone or pipeline.timezone,
-        }
+        found["trigger"] = variables.of_trigger(schedule, pipeline.timezone, week_start)
         if schedule.settings.get("allow_blocks_to_fail"):
             found["allow_blocks_to_fail"] = True
+        if schedule.sla and (on_sla := schedule.settings.get("on_sla")):
+            found["on_sla"] = on_sla
     elif pipeline.timezone != "UTC":
         found["trigger"] = {"timezone": pipeline.timezone}
     return found

@@ -15,7 +15,7 @@ from app.models.pipeline import Pipeline
 from app.models.states import ScheduleStatus, ScheduleType
 from app.pipelines.project import ProjectConfig
 from app.pipelines.triggers import MAX_NAME, TriggerEntry, TriggerRules, check_trigger
-from app.scheduler import timetable, variables
+from app.scheduler import catchup, variables
 from app.scheduler.mage_room import Refused
 from app.store.mage import MageTrigger
 
@@ -103,7 +103,8 @@ def _check_storable(row: MageTrigger, name: str) -> None:
 
 def _timing(row: MageTrigger, project: ProjectConfig, changes: list[str]) -> dict[str, Any]:
     interval = row.schedule_interval
-    if interval == "@weekly" and project.week_start == "sunday":
+    lands = (row.settings or {}).get("landing_time_enabled") and row.start_time  # then that tells the weekday
+    if interval == "@weekly" and project.week_start == "sunday" and not lands:
         changes.append(f"schedule_interval '{_MONDAY}' for @weekly, which begins on Monday in Mage")
         interval = _MONDAY
     start = row.start_time.isoformat() if row.start_time else None
@@ -124,6 +125,8 @@ def _settings(
             continue
         if why := _unheeded(row, key):
             changes.append(f"{key} left out: {why}")
+        elif key == "landing_time_enabled" and row.start_time is None:
+            doubts.append(f"{key} left out: no start_time says when its runs are to be over")
         elif error := _fault(row.pipeline_uuid, {"settings": {key: value}}, project):
             doubts.append(f"{key} left out: {error}")
         else:
@@ -148,7 +151,7 @@ def _unheeded(row: MageTrigger, key: str) -> str | None:
 
 
 def _check(pipeline_uuid: str, values: Mapping[str, Any], project: ProjectConfig) -> TriggerEntry:
-    return check_trigger(pipeline_uuid, values, TriggerRules(project, check_interval=timetable.parse))
+    return check_trigger(pipeline_uuid, values, TriggerRules(project, check_interval=catchup.judge))
 
 
 def _fault(pipeline_uuid: str, values: Mapping[str, Any], project: ProjectConfig) -> str | None:

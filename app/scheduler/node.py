@@ -56,9 +56,9 @@ def this_node(*, now: datetime, lease_s: float) -> NodeRow:
 
 async def set_clock(db: Database) -> None:
     """Go by the database's clock, if it has its own: leases, ours and those of others, are judged by it."""
-    asked = clock.host_now()
+    asked = clock.steady()
     if (database_now := await db.read(nodes.database_clock)) is not None:
-        clock.adjust(database_now - (asked + (clock.host_now() - asked) / 2))
+        clock.anchor(database_now, (asked + clock.steady()) / 2)
 
 
 def provably_dead(found: list[NodeRow], me: NodeRow, *, only_one: bool) -> list[NodeRow]:

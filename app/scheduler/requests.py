@@ -1,22 +1,25 @@
 """What blocks may ask of the service while they run: start another pipeline, wait for it, look at its runs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from app import clock
-from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, UnknownBlock
+from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, StoreUnavailable, UnknownBlock
 from app.models.rows import BlockRow, RunRow, ScheduleRow
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.pipelines.catalogue import Catalogue
 from app.scheduler.launch import LaunchRequest
-from app.store import ownership, runs, schedules
+from app.store import limits, ownership, runs
 from app.store.db import Database
 from app.store.scopes import scopes_of
 
 #: A pipeline that starts a pipeline that starts … ends here.
 MAX_DEPTH = 10
 MAX_WAIT_S = 3600.0
+#: between two tries of a question that the database did not answer
+AGAIN_S = 0.5
 
 
 class Requests:
@@ -45,7 +48,12 @@ class Requests:
         if handler is None:
             return _error("NotSupported", f"this service does not know '{name}'")
         try:
-            return {"value": await handler(run, key, payload)}
+            while True:
+                try:
+                    return {"value": await handler(run, key, payload)}
+                except StoreUnavailable:
+                    # The block could only fail. Asked again, a question has its effect once.
+                    await asyncio.sleep(AGAIN_S)
         except RunwrightError as error:
             return _error(type(error).__name__, f"{error.detail}{f' ({error.hint})' if error.hint else ''}")
 
@@ -77,7 +85,7 @@ class Requests:
     async def _refuse_deadlock(self, run: RunRow, request: LaunchRequest) -> None:
         """Refuse a child that could only start after the ancestors that wait for it have ended."""
         family = await self._db.read(ownership.ancestors, run.id)
-        caps = await self._db.read(schedules.limits, "pipeline:")
+        caps = await self._db.read(limits.limits, "pipeline:")
         (scope,) = scopes_of(request.pipeline_uuid, None, None, rides=True)
         held = sum(1 for ancestor in family if ancestor.pipeline_uuid == request.pipeline_uuid)
         if scope in caps and caps[scope] <= held:

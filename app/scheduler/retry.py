@@ -80,6 +80,7 @@ def _request(old: RunRow, variables: Mapping[str, Any] | None) -> LaunchRequest:
         block_uuid=old.options.get("block_uuid"),
         skip_sensors=bool(old.options.get("skip_sensors")),
         priority=old.priority,
+        concurrency_key=old.concurrency_key,
         cause=Cause.RETRY,
     )
 

@@ -7,9 +7,11 @@ for a time is parked: the task ends, and a timer brings it back from its rows.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Literal
 
 from app import clock
 from app.errors import LeaseLost
@@ -26,6 +28,7 @@ from app.scheduler.tools import Ending, Held, Tools
 from app.store.units import Unit, Verdict, Wait
 
 log = logging.getLogger(__name__)
+_SLA_LINE = "the run is not over, and its SLA passed at {at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Runner:
@@ -51,6 +54,7 @@ class Runner:
         self._ending: Ending | None = None
         self._why: StopWhy | None = None
         self._leaving = self._begun = False
+        self._sla_told = state.run.sla_passed_at is not None
 
     async def drive(self) -> Ending:
         """Run until there is nothing left to do here. Raises only what is a fault of the engine."""
@@ -60,7 +64,8 @@ class Runner:
                 state.pipeline, state.run, env=self.tools.env
             )
             async with self._group:
-                self._group.create_task(self._guard_deadline(self.state.run.deadline_at))
+                if moments := steps.moments(self.state.run):
+                    self._group.create_task(self._guard(moments))
                 self._begin()
         except* LeaseLost:
             log.warning("run %d: lease lost at epoch %d", self._id, self._epoch)
@@ -83,7 +88,7 @@ class Runner:
             return
         self._why = why
         if self._begun:  # else the beginning sees it
-            self._halt("cancelled" if why == "cancel" else "run timed out")
+            self._halt(steps.KILL_REASON[why])
             self._end_or_park()
 
     def leave(self) -> None:
@@ -340,14 +345,21 @@ class Runner:
         )
         await self._submit(unit, *steps.settled_events(self.state, settles))
 
-    async def _guard_deadline(self, deadline: datetime | None) -> None:
-        """Stop the run when its deadline passes; ends with the run."""
-        left = None if deadline is None else max(0.0, (deadline - clock.now()) / timedelta(seconds=1))
-        try:
-            async with asyncio.timeout(left):
-                await self._over.wait()
-        except TimeoutError:
-            self.stop("deadline")
+    async def _guard(self, moments: Iterable[tuple[datetime, Literal["sla", "deadline"]]]) -> None:
+        """Act when the SLA passes, stop the run when its deadline does; ends with the run."""
+        for when, what in moments:
+            try:
+                async with asyncio.timeout(max(0.0, (when - clock.now()) / timedelta(seconds=1))):
+                    await self._over.wait()
+                    return
+            except TimeoutError:
+                pass
+            if what == "sla":
+                self._sla_told = True
+                self._log.add(None, None, None, LogLine("system", "warning", _SLA_LINE.format(at=when)))
+                await self.tools.hooks.sla(self._id)
+            if what == "deadline" or steps.stops_at_sla(self.state.run):
+                self.stop(what)
 
     async def _submit(self, unit: Unit, *events: Event) -> Verdict:
         """Write a unit together with the log lines gathered so far; then tell whoever listens."""
@@ -357,6 +369,8 @@ class Runner:
             self._publish(LogWritten(run_id=self._id, lines=rows))
         self._publish(*events)
         if unit.close is not None:
+            if not self._sla_told and (at := self.state.run.sla_at) is not None and at < clock.now():
+                await self.tools.hooks.sla(self._id)  # it ended in the instant after: its end has said so
             self._ending = Ending("closed")
             self._over.set()
             reason = f" ({unit.close.reason})" if unit.close.reason else ""

@@ -16,14 +16,17 @@ from app.models.states import BlockStatus, Outcome, RunStatus
 from app.scheduler import progress
 from app.scheduler.progress import Judgement
 from app.scheduler.runstate import BlockState, RunState
+from app.store import sla
 from app.store.db import dumps
 from app.store.units import Close, Finish, Settle, Start
 
-StopWhy = Literal["cancel", "deadline"]
+StopWhy = Literal["cancel", "deadline", "sla"]
 #: A sensor whose timeout has almost passed may still be asked once more, for so long.
 LAST_POKE_S = 1.0
 _CHARGED = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.CRASHED})
-_STOP_REASON = {"cancel": "cancel requested", "deadline": "run timed out"}
+_STOP_REASON = {"cancel": "cancel requested", "deadline": "run timed out", "sla": sla.REASON}
+#: What is told to whoever is killed for it.
+KILL_REASON = {"cancel": "cancelled", "deadline": "run timed out", "sla": "run passed its SLA"}
 
 
 def start(block: BlockState, now: datetime) -> Start:
@@ -44,7 +47,30 @@ def asked_to_stop(run: RunRow, now: datetime) -> StopWhy | None:
     """Why a run must end before any more of it starts, as its row tells."""
     if run.cancel_requested_at is not None:
         return "cancel"
-    return "deadline" if run.deadline_at is not None and run.deadline_at <= now else None
+    if run.deadline_at is not None and run.deadline_at <= now:
+        return "deadline"
+    return "sla" if stops_at_sla(run) and run.sla_at is not None and run.sla_at <= now else None
+
+
+def stops_at_sla(run: RunRow) -> bool:
+    """Whether a run that passes its SLA ends there (`on_sla: cancel` or `fail`)."""
+    return run.sla_at is not None and run.options.get("on_sla") in sla.ENDS
+
+
+def moments(run: RunRow) -> list[tuple[datetime, Literal["sla", "deadline"]]]:
+    """When something must be done about a running run, in order: its SLA, if that is still ahead, and its deadline."""
+    found: list[tuple[datetime, Literal["sla", "deadline"]]] = []
+    if run.sla_at is not None and run.sla_passed_at is None:
+        found.append((run.sla_at, "sla"))
+    if run.deadline_at is not None:
+        found.append((run.deadline_at, "deadline"))
+    return sorted(found)
+
+
+def wake_for(run: RunRow, wake_at: datetime) -> datetime:
+    """When a parked run goes on: at its next poke or attempt, or before, when its time is up."""
+    ends = (run.deadline_at, run.sla_at if stops_at_sla(run) else None)
+    return min([wake_at, *(end for end in ends if end is not None)])
 
 
 def time_limit(block: BlockState, now: datetime) -> float | None:
@@ -118,8 +144,9 @@ def closing(state: RunState, why: StopWhy | None) -> Close | None:
     status, reason = end
     if why == "deadline":
         status, reason = RunStatus(state.run.timeout_status or RunStatus.FAILED), "timeout"
-    elif why == "cancel" and status is not RunStatus.COMPLETED:
-        status, reason = RunStatus.CANCELLED, _STOP_REASON[why]
+    elif why is not None and status is not RunStatus.COMPLETED:
+        ends = sla.ENDS.get(state.run.options.get("on_sla", "")) if why == "sla" else None
+        status, reason = ends or RunStatus.CANCELLED, _STOP_REASON[why]
     return Close(status=status, reason=reason, metrics=state.run.metrics)
 
 

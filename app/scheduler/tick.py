@@ -1,75 +1,123 @@
 """The tick: every due slot of every trigger gets its one row, and a run where it should have one.
 
-`plan` decides, purely; `tick` asks the store what is due, asks `plan`, and tells the store: one transaction
-whose compare-and-set on the trigger makes it happen once, however many nodes tick.
+`plan` decides, purely (which of several due slots run is `catchup`'s to say); `decide` tells the store: one
+transaction whose compare-and-set on each trigger makes it happen once, however many nodes tick.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from app.models.rows import ScheduleRow
-from app.models.states import RunStatus, SlotOutcome
-from app.scheduler.admission import Birth, at_birth
+from app.models.states import SlotOutcome
+from app.scheduler import blackouts, catchup
+from app.scheduler.catchup import COUNT_LIMIT, ROWS_EACH, Fire, dropped
+from app.scheduler.landing import Expected
 from app.scheduler.timetable import Timetable
-from app.store import launch, schedules, scopes
+from app.store import births, launch, pausing, slots, waits
 from app.store.db import Tx
 from app.store.launch import NewRun
-from app.store.schedules import NewSlot
+from app.store.slots import NewSlot
 
-#: Dropped slots get a row each up to here; a longer stretch is one row with a count.
-ROWS_EACH = 20
-#: Beyond this a stretch is not counted further.
-COUNT_LIMIT = 10_000
+__all__ = [
+    "COUNT_LIMIT",
+    "ROWS_EACH",
+    "Decision",
+    "Plan",
+    "Recent",
+    "decide",
+    "dropped",
+    "first_look",
+    "plan",
+]
+
 #: `@always_on` starts no run sooner than this after the one before was made.
 ALWAYS_ON_S = 1.0
+#: After failures it waits, twice as long after each, up to this.
+BACK_OFF_S = 60.0
+#: So many failures in a row are counted: more would not make it wait longer.
+FAILURES = 7
+#: `@always_on` looks so often whether a blackout is over.
+BLACKOUT_S = 60.0
+_US = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What a trigger's runs have been like lately; only `@always_on` and landing times ask."""
+
+    live: bool = False
+    last_end: datetime | None = None
+    #: how many of its newest runs in a row did not complete
+    failures: int = 0
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a trigger does now: `fire` is the slot that gets a run, `dropped` the rows of those that do not."""
+    """What a trigger does now: `fires` get runs, `dropped` are the rows of slots that do not."""
 
     cursor_at: datetime | None
     next_fire_at: datetime | None
-    fire: datetime | None = None
+    fires: tuple[Fire, ...] = ()
     dropped: tuple[NewSlot, ...] = ()
+    #: set by a first look that lets the period which is under way have its run
+    initial: bool = False
 
 
-def first_look(schedule: ScheduleRow, table: Timetable, *, now: datetime) -> Plan:
-    """Where a trigger begins that was enabled or changed at `now`: an edit never fires the past."""
-    cursor = max(filter(None, (schedule.cursor_at, now)))
+def first_look(schedule: ScheduleRow, table: Timetable, *, now: datetime, enabled: bool = False) -> Plan:
+    """Where a trigger begins that was made or changed at `now`: an edit never fires the past.
+
+    `enabled`: it was switched on; then `create_initial_pipeline_run` gives the period under way its run.
+    """
     if table.kind != "calendar":
-        due = schedule.start_time if schedule.start_time and schedule.start_time > now else now
-        return Plan(schedule.cursor_at, due)
+        waits = schedule.start_time and schedule.start_time > now and not table.lands
+        return Plan(schedule.cursor_at, schedule.start_time if waits else now)
+    if enabled and (current := _current(schedule, table, now)) is not None:
+        return Plan(current - _US, now, initial=True)
+    cursor = max(filter(None, (schedule.cursor_at, now)))
     if schedule.start_time and schedule.start_time > cursor:
-        cursor = schedule.start_time - timedelta(microseconds=1)  # a slot at start_time itself is due
-    return Plan(cursor, table.after(cursor))
+        cursor = schedule.start_time - _US  # a slot at start_time itself is due
+    return Plan(cursor, catchup.next_look(schedule, table, cursor, now))
 
 
-def plan(
-    schedule: ScheduleRow,
-    table: Timetable,
-    *,
-    now: datetime,
-    live: bool = False,
-    last_end: datetime | None = None,
-) -> Plan:
-    """What is due of a trigger. `live` and `last_end` tell of its newest run, for `@always_on`."""
+def _current(schedule: ScheduleRow, table: Timetable, now: datetime) -> datetime | None:
+    """The slot of the period under way, if it is to have a run at once and has no row."""
+    if not schedule.settings.get("create_initial_pipeline_run") or table.lands:
+        return None  # a landing run of this period is still to come anyway
+    slot = catchup.due_until(schedule, table, now)
+    early = max(
+        filter(None, (schedule.cursor_at, schedule.start_time and schedule.start_time - _US)), default=None
+    )
+    return None if slot is None or (early is not None and slot <= early) else slot
+
+
+def plan(schedule: ScheduleRow, table: Timetable, *, now: datetime, recent: Recent | None = None) -> Plan:
+    """What is due of a trigger."""
+    recent = recent or Recent()
     if table.kind == "once":
-        date = once_at(schedule)
-        if schedule.cursor_at is not None and date <= schedule.cursor_at:
-            return Plan(schedule.cursor_at, None)
-        return Plan(date, None, fire=date)
+        return _plan_once(schedule, table, now)
     if table.kind == "always_on":
-        return _plan_always_on(schedule, now=now, live=live, last_end=last_end)
+        return _plan_always_on(schedule, table, now=now, recent=recent)
     cursor = schedule.cursor_at or now
-    latest = table.before(now)
-    if latest is None or latest <= cursor:
-        return Plan(schedule.cursor_at, table.after(max(cursor, now)))
-    # `catch_up: latest`, as in Mage, but on the record.
-    before = dropped(table, cursor, latest - timedelta(microseconds=1), reason="catch_up")
-    return Plan(latest, table.after(now), fire=latest, dropped=before)
+    settled = catchup.settle(schedule, table, cursor, now=now, expected=recent.expected)
+    if settled is None:
+        look = catchup.next_look(schedule, table, cursor, now, recent.expected)
+        # Nothing was due: looked at again at once it would be no different.
+        return Plan(schedule.cursor_at, max(look, now + timedelta(seconds=1)) if look else None)
+    at = settled.cursor_at
+    look = now if settled.more else catchup.next_look(schedule, table, at, now, recent.expected)
+    return Plan(at, look, settled.fires, settled.dropped)
+
+
+def _plan_once(schedule: ScheduleRow, table: Timetable, now: datetime) -> Plan:
+    date, cursor = once_at(schedule), schedule.cursor_at
+    if (cursor is not None and date <= cursor) or catchup.next_slot_once(schedule, date) is None:
+        return Plan(cursor, None)
+    if date > now and not table.lands:
+        return Plan(cursor, date)
+    settled = catchup.settle_once(schedule, table, date, now=now)
+    return Plan(date, None, settled.fires, settled.dropped)
 
 
 def once_at(schedule: ScheduleRow) -> datetime:
@@ -77,93 +125,106 @@ def once_at(schedule: ScheduleRow) -> datetime:
     return schedule.start_time or schedule.last_enabled_at or schedule.created_at
 
 
-def _plan_always_on(schedule: ScheduleRow, *, now: datetime, live: bool, last_end: datetime | None) -> Plan:
+def back_off(failures: int) -> timedelta:
+    """How long `@always_on` waits after so many failures in a row.
+
+    >>> [back_off(n).total_seconds() for n in (0, 1, 2, 6, 7, 99)]
+    [0.0, 1.0, 2.0, 32.0, 60.0, 60.0]
+    """
+    return timedelta(seconds=min(2.0 ** (min(failures, FAILURES) - 1), BACK_OFF_S) if failures else 0.0)
+
+
+def _plan_always_on(schedule: ScheduleRow, table: Timetable, *, now: datetime, recent: Recent) -> Plan:
     """The next run follows the end of the one before, which is its execution date: two nodes agree on it."""
     again = now + timedelta(seconds=ALWAYS_ON_S)
-    if live:
-        return Plan(schedule.cursor_at, again)
+    cursor, last_end = schedule.cursor_at, recent.last_end
+    if recent.live:
+        return Plan(cursor, again)
     enabled = schedule.last_enabled_at or schedule.created_at
+    if last_end is not None and last_end >= enabled and now < (waits := last_end + back_off(recent.failures)):
+        return Plan(cursor, waits)
+    if catchup.next_slot_once(schedule, now) is None:
+        return Plan(cursor, None)
+    if blackouts.parse(schedule.settings.get("blackouts"), table.zone.key).covers(now):
+        return Plan(cursor, now + timedelta(seconds=BLACKOUT_S))
     date = max(last_end, enabled) if last_end else enabled
-    if schedule.cursor_at is not None and date <= schedule.cursor_at:
+    if cursor is not None and date <= cursor:
         # The slot before got no run, or a clock was set back: this one is still another, and the next.
-        date = schedule.cursor_at + timedelta(microseconds=1)
-    return Plan(date, again, fire=date)
-
-
-def dropped(
-    table: Timetable,
-    after: datetime,
-    until: datetime,
-    *,
-    reason: str,
-    outcome: SlotOutcome = SlotOutcome.MISSED,
-) -> tuple[NewSlot, ...]:
-    """Rows for the slots in (after, until] that get no run: one each, or one with a count for a long stretch."""
-    dates = table.between(after, until, ROWS_EACH + 1)
-    if len(dates) <= ROWS_EACH:
-        return tuple(NewSlot(execution_date=date, outcome=outcome, reason=reason) for date in dates)
-    count = table.count_between(after, until, COUNT_LIMIT)
-    last = table.before(until)
-    return (NewSlot(execution_date=dates[0], outcome=outcome, reason=reason, until=last, count=count),)
+        date = cursor + _US
+    return Plan(date, again, (Fire(date),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A planned trigger with the run that is ready to be made for its slot."""
+    """A planned trigger with the runs that are ready to be made for its slots.
+
+    `runs` are made unless a limit, looked at under its lock, says otherwise. A slot without one: its pipeline
+    is broken.
+    """
 
     schedule: ScheduleRow
     plan: Plan
-    #: what is made unless a limit, looked at under its lock, says otherwise; None: the pipeline is broken
-    run: NewRun | None = None
+    runs: Mapping[datetime, NewRun] = field(default_factory=dict)
 
 
-def decide(tx: Tx, decisions: list[Decision], *, node_id: str, now: datetime) -> dict[int, int]:
-    """Write decisions; returns trigger id -> run id of the runs that now wait.
+def decide(tx: Tx, decisions: list[Decision], *, node_id: str, now: datetime) -> dict[int, list[int]]:
+    """Write decisions; returns trigger id -> ids of the runs that now wait.
 
-    A trigger that somebody else has moved on meanwhile is left out: its slot is decided.
+    A trigger that somebody else has moved on meanwhile is left out: its slots are decided. While everything is
+    paused nothing is.
     """
-    made: dict[int, int] = {}
-    for decision in sorted(decisions, key=lambda d: d.schedule.id):
-        planned = decision.plan
-        if not schedules.advance(
-            tx, decision.schedule, cursor_at=planned.cursor_at, next_fire_at=planned.next_fire_at
-        ):
-            continue
-        slots = list(planned.dropped)
-        if planned.fire is not None and decision.run is not None:
-            slot, waits = _fire(tx, decision.schedule, planned.fire, decision.run, now=now)
-            slots.append(slot)
-            if waits and slot.pipeline_run_id is not None:
-                made[decision.schedule.id] = slot.pipeline_run_id
-        elif planned.fire is not None:
-            slots.append(NewSlot(execution_date=planned.fire, outcome=SlotOutcome.MISSED, reason="error"))
-        schedules.write_slots(tx, decision.schedule, slots, node_id=node_id, now=now)
+    if pausing.paused_for_tick(tx):
+        return {}
+    moves = [(d.schedule, d.plan.cursor_at, d.plan.next_fire_at) for d in decisions]
+    moved = slots.advance(tx, moves)
+    ours = sorted((d for d in decisions if d.schedule.id in moved), key=lambda d: d.schedule.id)
+    made: dict[int, list[int]] = {}
+    rows = [(d.schedule, slot) for d in ours for slot in d.plan.dropped]
+    rows += [
+        (d.schedule, _without_run(fire)) for d in ours for fire in d.plan.fires if fire.date not in d.runs
+    ]
+    fires = [(d, fire, d.runs[fire.date]) for d in ours for fire in d.plan.fires if fire.date in d.runs]
+    # Scopes after the triggers' rows and all at once, as everywhere: what is counted below stays true.
+    caps = births.lock(tx, [run for _d, _fire, run in fires])
+    free = [one for one in fires if one[2].judged is None]
+    launched = launch.launch(tx, [run for _d, _fire, run in free], None, now=now) if free else []
+    waiting = {run.id: launch.scopes_of_new(run) for _d, _fire, run in free}
+    for (decision, fire, _run), one in zip(free, launched, strict=True):
+        rows.append((decision.schedule, _with_run(fire, None, one.run.id)))
+        made.setdefault(decision.schedule.id, []).append(one.run.id)
+    for decision, fire, run in (one for one in fires if one[2].judged is not None):
+        slot, is_waiting = _fire(tx, caps, fire, run, now=now)  # one by one: those before it count
+        rows.append((decision.schedule, slot))
+        if is_waiting and slot.pipeline_run_id is not None:
+            waiting[run.id] = launch.scopes_of_new(run)
+            made.setdefault(decision.schedule.id, []).append(slot.pipeline_run_id)
+    slots.write_all_slots(tx, rows, node_id=node_id, now=now)
+    waits.note(tx, waiting)
     return made
 
 
-def _fire(
-    tx: Tx, schedule: ScheduleRow, date: datetime, run: NewRun, *, now: datetime
-) -> tuple[NewSlot, bool]:
-    birth = _birth(tx, schedule)
-    if birth.fate == "skipped":
-        return NewSlot(execution_date=date, outcome=SlotOutcome.SKIPPED, reason=birth.reason), False
-    (launched,) = launch.launch(tx, [_with_fate(run, birth)], None, now=now)
-    slot = NewSlot(
-        execution_date=date, outcome=SlotOutcome.RUN, reason=birth.reason, pipeline_run_id=launched.run.id
+def _without_run(fire: Fire) -> NewSlot:
+    return NewSlot(execution_date=fire.date, outcome=SlotOutcome.MISSED, reason="error", detail=fire.detail)
+
+
+def _with_run(fire: Fire, reason: str | None, run_id: int) -> NewSlot:
+    return NewSlot(
+        execution_date=fire.date,
+        outcome=SlotOutcome.RUN,
+        reason=reason or fire.reason,
+        detail=fire.detail,
+        pipeline_run_id=run_id,
     )
-    return slot, birth.fate == "run"
 
 
-def _birth(tx: Tx, schedule: ScheduleRow) -> Birth:
-    settings: Mapping[str, Any] = schedule.settings
-    if not (settings.get("skip_if_previous_running") or settings.get("pipeline_run_limit") is not None):
-        return Birth("run")
-    scope = f"schedule:{schedule.id}"
-    scopes.lock_scopes(tx, [scope])  # lock first; what is counted below stays true until we commit
-    return at_birth(settings, live=scopes.running(tx, scope, waiting=True))
-
-
-def _with_fate(run: NewRun, birth: Birth) -> NewRun:
-    if birth.fate != "cancelled":
-        return run
-    return replace(run, ended=(RunStatus.CANCELLED, birth.reason or "cancelled"))
+def _fire(tx: Tx, caps: Mapping[str, int], fire: Fire, run: NewRun, *, now: datetime) -> tuple[NewSlot, bool]:
+    birth = births.judge(tx, run, caps)
+    detail = {**(fire.detail or {}), **(birth.detail or {})} or None
+    if birth.fate == "skipped":
+        slot = NewSlot(
+            execution_date=fire.date, outcome=SlotOutcome.SKIPPED, reason=birth.reason, detail=detail
+        )
+        return slot, False
+    births.make_room(tx, run, birth, now=now)
+    (launched,) = launch.launch(tx, [replace(run.born(birth), judged=None)], None, now=now)
+    return _with_run(replace(fire, detail=detail), birth.reason, launched.run.id), birth.fate == "run"

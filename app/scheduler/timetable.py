@@ -1,4 +1,4 @@
-"""When a time trigger is due: `@` intervals and cron expressions in a time zone.
+"""When a time trigger is due: `@` names, `@every` and cron expressions in a time zone.
 
 Pure: no clock is read, the zone database is the only file. The one module that knows croniter, which reads
 the expression; the days and instants are then found by :mod:`app.scheduler.wallclock`, in microseconds.
@@ -6,10 +6,10 @@ the expression; the days and instants are then found by :mod:`app.scheduler.wall
 Cron here is Mage's (5 fields, 6 with seconds last, 7 with the year; names, `L`, `5#2`, `15W`; day of month
 and weekday are alternatives when both are restricted) with Debian cron's rule for daylight saving: where
 minute or hour begins with `*`, slots follow the clock; any other expression is a fixed time, which runs right
-after the gap that skips it, and once where the clock shows it twice.
+after the gap that skips it, and once where the clock shows it twice. `dst_gap: skip` drops the first, and
+`dst_overlap: both` keeps the second. The `@` names are cron expressions and follow the same rules.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,25 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from croniter import croniter
 
-from app.errors import InvalidInput
+from app.scheduler import every
+from app.scheduler.cronfields import (
+    DAY_OF_MONTH,
+    FIELD_NAMES,
+    HOUR,
+    INTERVALS,
+    MAX_LENGTH,
+    MINUTE,
+    MONTH,
+    NAMED,
+    SECOND,
+    WEEK_STARTS,
+    WEEKDAY,
+    YEAR,
+    InvalidInterval,
+    fields_of,
+    printable,
+)
+from app.scheduler.every import Every
 from app.scheduler.wallclock import (
     FIRST_YEAR,
     LAST_YEAR,
@@ -34,35 +52,17 @@ from app.scheduler.wallclock import (
 
 #: A slot further away does not exist: the rarest date, a fifth Monday of February, comes within 40 years.
 HORIZON_YEARS = 50
-MAX_LENGTH = 200
-MINUTE, HOUR, DAY_OF_MONTH, MONTH, WEEKDAY, SECOND, YEAR = range(7)
-FIELD_NAMES = ("minute", "hour", "day of month", "month", "day of week", "second", "year")
+GAPS, OVERLAPS = ("next", "skip"), ("first", "both")
+#: Names of the zone database that mean another zone on another machine, count leap seconds, or are no place.
+_NO_ZONES = ("right/", "posix/", "localtime", "posixrules", "Factory")
 
-NAMED = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
-WEEK_STARTS = {"sunday": "0 0 * * 0", "monday": "0 0 * * 1"}
-INTERVALS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@always_on")
-
-_FIELD = re.compile(r"[0-9A-Za-z*/,#?-]+", re.ASCII)
-_HASH = re.compile(r"(^|,)[hr](/|,|$)", re.ASCII)
-_EQUAL_RANGE = re.compile(r"(?:^|,)(\w+)-\1(?=[,/]|$)", re.ASCII)
 _US = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN, MAX = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(LAST_YEAR, 1, 1, tzinfo=UTC)
 
+__all__ = ["INTERVALS", "NAMED", "InvalidInterval", "Timetable", "parse", "zone_named"]
+
 Kind = Literal["once", "always_on", "calendar"]
-
-
-class InvalidInterval(InvalidInput):
-    """The schedule interval or its time zone cannot be understood, or no date ever matches it."""
-
-    code, title = "invalid_schedule_interval", "Invalid schedule interval"
 
 
 class Interval(NamedTuple):
@@ -88,6 +88,14 @@ class Timetable:
     walls: WallTimes | None = None
     #: a fixed time of day keeps its wall time over daylight saving; others follow the clock
     fixed: bool = False
+    #: what becomes of a fixed time that the clock skips (`next`, `skip`) or shows twice (`first`, `both`)
+    dst_gap: str = "next"
+    dst_overlap: str = "first"
+    every: Every | None = None
+    #: the slots are landing times: a run starts so early that it is over by then
+    lands: bool = False
+    #: of an `@` name that lands: the periods, each of which holds one landing time
+    periods: "Timetable | None" = None
 
     def after(self, t: datetime) -> datetime | None:
         """The first slot strictly after `t`; None when there is none (`@once`, `@always_on`, a year gone by).
@@ -114,6 +122,12 @@ class Timetable:
         """
         return [_aware(slot) for slot in islice(self._within(after, until), limit)]
 
+    def newest(self, until: datetime, limit: int, after: datetime) -> list[datetime]:
+        """The slots in (after, until], latest first, at most `limit` of them."""
+        first = _instant(after)
+        found = takewhile(lambda slot: slot > first, self._downwards(_instant(until)))
+        return [_aware(slot) for slot in islice(found, limit)]
+
     def count_between(self, after: datetime, until: datetime, limit: int = 10_000) -> int:
         """How many slots lie in (after, until], exact up to `limit`, where counting ends.
 
@@ -121,6 +135,8 @@ class Timetable:
         >>> parse("* * * * *").count_between(new_year - timedelta(days=365), new_year)
         10000
         """
+        if self.every is not None:
+            return min(self.every.count(_instant(after), _instant(until)), limit)
         return sum(1 for _ in islice(self._within(after, until), limit))
 
     def interval_of(self, slot: datetime) -> Interval:
@@ -131,6 +147,7 @@ class Timetable:
         >>> f"{end:%a}", seconds, f"{previous:%a}"
         ('Mon', 259200, 'Thu')
         """
+        slot = slot.astimezone(UTC)  # within one zone Python subtracts what the clock shows, not what passes
         if (end := self.after(slot)) is None:
             return Interval(slot, previous_start=self.before(slot - _US))
         return Interval(slot, end, round((end - slot).total_seconds()), self.before(slot - _US))
@@ -141,6 +158,8 @@ class Timetable:
 
     def _upwards(self, t: datetime) -> Iterator[datetime]:
         """Slots after `t`, earliest first, as naive UTC."""
+        if self.every is not None:
+            yield from self.every.upwards(t, MAX.replace(tzinfo=None))
         if self.walls is None:
             return
         for period in periods_from(self.zone, t, self._years(t)[1]):
@@ -154,6 +173,8 @@ class Timetable:
 
     def _downwards(self, t: datetime) -> Iterator[datetime]:
         """Slots up to and including `t`, latest first, as naive UTC."""
+        if self.every is not None:
+            yield from self.every.downwards(t, MIN.replace(tzinfo=None))
         if self.walls is None:
             return
         t += _US
@@ -168,9 +189,10 @@ class Timetable:
         """The walls [low, high) whose instants this period holds.
 
         A fixed time also takes the walls of the gap before the period (they become its start), and leaves
-        out those of an overlap, which the period before has had.
+        out those of an overlap, which the period before has had; unless its settings say otherwise.
         """
-        low = period.start + (period.before if self.fixed else period.offset)
+        rule = self.dst_gap == "next" if period.before < period.offset else self.dst_overlap == "first"
+        low = period.start + (period.before if self.fixed and rule else period.offset)
         return low, period.end + period.offset
 
     def _years(self, t: datetime) -> tuple[int, int]:
@@ -193,64 +215,75 @@ def _aware(instant: datetime) -> datetime:
 
 
 @lru_cache(maxsize=16_384)
-def parse(interval: str, timezone: str = "UTC", week_start: str = "sunday") -> Timetable:
-    """The timetable of a schedule interval: one of the six `@` names, or a cron expression, in an IANA zone.
+def parse(
+    interval: str,
+    timezone: str = "UTC",
+    week_start: str = "sunday",
+    dst_gap: str = "next",
+    dst_overlap: str = "first",
+    anchor: datetime | None = None,
+) -> Timetable:
+    """The timetable of a schedule interval: one of the `@` names or a cron expression, in an IANA zone.
 
+    `anchor` (aware; the epoch without one) is where the slots of `@every` are counted from, and nothing else.
     Raises InvalidInterval, whose message says what is wrong with which part. Cached: a parse costs 300 µs.
 
     >>> parse("@once").kind, parse("0 6 * * mon-fri", "America/New_York").kind
     ('once', 'calendar')
     >>> parse("0 0 30 2 *")
     Traceback (most recent call last):
-    app.scheduler.timetable.InvalidInterval: '0 0 30 2 *' never fires: no date is day of month '30', month '2'
+    app.scheduler.cronfields.InvalidInterval: '0 0 30 2 *' never fires: no date is day of month '30', month '2'
     """
-    zone = _zone(timezone)
-    text = " ".join(interval.split())
+    zone = zone_named(timezone)
+    _choice("week_start", week_start, tuple(WEEK_STARTS))
+    _choice("dst_gap", dst_gap, GAPS)
+    _choice("dst_overlap", dst_overlap, OVERLAPS)
+    if len(interval) > MAX_LENGTH:
+        raise InvalidInterval(f"an interval has at most {MAX_LENGTH} characters, this one {len(interval)}")
+    text = printable(" ".join(interval.split()))
     name = text.lower()
     if name == "@once":
         return Timetable(name, zone, "once")
     if name == "@always_on":
         return Timetable(name, zone, "always_on")
-    if week_start not in WEEK_STARTS:
-        raise InvalidInterval(f"week_start must be sunday or monday, not '{week_start}'")
-    fields = _fields(WEEK_STARTS[week_start] if name == "@weekly" else NAMED.get(name, name), text)
+    if name.split(" ")[0] == every.PREFIX:
+        return Timetable(name, zone, "calendar", every=_every(name, anchor or EPOCH))
+    fields = fields_of(WEEK_STARTS[week_start] if name == "@weekly" else NAMED.get(name, name), text)
     fixed = not fields[MINUTE].startswith("*") and not fields[HOUR].startswith("*")
-    return Timetable(text, zone, "calendar", _walls(" ".join(fields), text), fixed)
+    walls = _walls(" ".join(fields), text)
+    return Timetable(text, zone, "calendar", walls, fixed, dst_gap, dst_overlap)
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """The zone of an IANA name. Raises InvalidInterval."""
     try:
+        if name.startswith(_NO_ZONES):
+            raise LookupError(name)
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # a folder of the zone database is an OSError
-        near = get_close_matches(name, available_timezones(), n=1, cutoff=0.6)
+        near = get_close_matches(name, _zone_names(), n=1, cutoff=0.6) if len(name) < 50 else []
         hint = f"Did you mean '{near[0]}'?" if near else "Use an IANA name such as Europe/Berlin, or UTC."
-        raise InvalidInterval(f"unknown time zone '{name}'", hint=hint) from None
+        raise InvalidInterval(f"unknown time zone '{printable(name)}'", hint=hint) from None
 
 
-def _fields(expression: str, text: str) -> list[str]:
-    """The fields of an expression after the checks that croniter does not make."""
-    if expression.startswith("@"):
-        raise InvalidInterval(
-            f"unknown interval '{text}'", hint=f"Use {', '.join(INTERVALS)} or a cron expression."
-        )
-    fields = expression.split()
-    if len(text) > MAX_LENGTH or not 5 <= len(fields) <= 7:
-        raise InvalidInterval(
-            f"'{text[:MAX_LENGTH]}' has {len(fields)} fields; a cron expression has 5, 6 or 7",
-            hint="minute hour day-of-month month day-of-week [second [year]], such as '0 6 * * mon-fri'.",
-        )
-    for name, field in zip(FIELD_NAMES, fields, strict=False):
-        if not _FIELD.fullmatch(field):
-            raise InvalidInterval(f"'{text}': {name} '{field}' has a character that cron does not know")
-        if _HASH.search(field):
-            raise InvalidInterval(
-                f"'{text}': {name} '{field}': hashed and random values (H, R) are not supported"
-            )
-        if equal := _EQUAL_RANGE.search(field):
-            hint = f"Write '{equal[1]}' for that one value, or '*' for all."
-            raise InvalidInterval(f"'{text}': {name} range '{equal[1]}-{equal[1]}' is ambiguous", hint=hint)
-    return fields
+@lru_cache(maxsize=1)
+def _zone_names() -> list[str]:
+    return sorted(available_timezones())
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidInterval(f"{key} must be {' or '.join(choices)}, not '{printable(value)}'")
+
+
+def _every(name: str, anchor: datetime) -> Every:
+    try:
+        length = every.duration(name.removeprefix(every.PREFIX).replace(" ", ""))
+    except ValueError as error:
+        raise InvalidInterval(f"'{name}': {error}", hint=every.HINT) from None
+    # Whole seconds: what a person reads in a log is the slot itself.
+    return Every(length, _instant(anchor).replace(microsecond=0))
 
 
 @lru_cache(maxsize=16_384)
@@ -264,13 +297,27 @@ def _walls(expression: str, text: str) -> WallTimes:
         IndexError,
         AssertionError,
     ) as error:  # its parser leaks all of these
-        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
-        raise InvalidInterval(f"'{text}' is not a cron expression: {reason}") from error
+        raise InvalidInterval(f"'{text}' is not a cron expression: {_reason(expression, error)}") from error
     rule = _rule(cron, expression.split(), text)
     seconds = _values(cron.expanded[SECOND], 60) if len(cron.expanded) > SECOND else (0,)
     return WallTimes(
         rule, _times(_values(cron.expanded[HOUR], 24), _values(cron.expanded[MINUTE], 60), seconds)
     )
+
+
+def _reason(expression: str, error: Exception) -> str:
+    """croniter's own words where it has some, and else the first field that it does not take alone."""
+    reason = str(error).rpartition("] ")[2].removeprefix("is not acceptable").lstrip(". ")
+    if reason and isinstance(error, ValueError):
+        return reason
+    fields = expression.split()
+    for index, field in enumerate(fields):
+        alone = " ".join(field if other == index else "*" for other in range(len(fields)))
+        try:
+            croniter(alone, 0.0)
+        except (ValueError, KeyError, TypeError, IndexError, AssertionError):
+            return f"{FIELD_NAMES[index]} '{field}' cannot be read"
+    return "its fields do not go together"
 
 
 @lru_cache(maxsize=1024)

@@ -28,6 +28,7 @@ class Hooks:
     answer: Callable[[RunRow, str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]] = _nobody
     cancel: Callable[[int], Awaitable[Any]] = _no_cancel
     freed: Callable[[], None] = lambda: None
+    sla: Callable[[int], Awaitable[None]] = _no_cancel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

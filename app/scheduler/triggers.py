@@ -5,7 +5,7 @@ made for it when the file names none.
 """
 
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -28,11 +28,11 @@ from app.models.rows import RunRow, ScheduleRow
 from app.models.states import Cause, ScheduleStatus, ScheduleType
 from app.pipelines.catalogue import Catalogue, TriggerEntry
 from app.pipelines.triggers import TriggerRules, check_trigger
-from app.scheduler import mage_payload, sync, timetable, variables
+from app.scheduler import catchup, limiting, mage_payload, outlook, sync, variables
 from app.scheduler.launch import LaunchRequest
 from app.store import idempotency as keys
 from app.store import schedules
-from app.store.db import Database, Tx
+from app.store.db import Database, T, Tx
 from app.store.idempotency import Idempotency
 from app.store.ids import Ids
 from app.store.sql import lock_named
@@ -66,6 +66,7 @@ class TriggerDraft:
     description: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sla: int | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -85,6 +86,8 @@ class Triggers:
     def __init__(self, *, db: Database, catalogue: Catalogue, node_id: str, launch: Launch) -> None:
         self._db, self._catalogue, self._node_id, self._launch = db, catalogue, node_id, launch
         self._ids = Ids(db, "pipeline_schedule", size=1)
+        #: called when a trigger was changed: its next slot may be another
+        self.changed: Callable[[], None] = lambda: None
 
     async def create(
         self, draft: TriggerDraft, *, idempotency: Idempotency | None = None
@@ -109,7 +112,12 @@ class Triggers:
             sync.put(tx, schedule_id, values, by=self._by(), new=True)
             return _require(schedules.get(tx, schedule_id), schedule_id), token
 
-        return await self._db.write(write)
+        return await self._write(write)
+
+    async def _write(self, write: Callable[[Tx], T]) -> T:
+        result = await self._db.write(write)
+        self.changed()
+        return result
 
     async def named(self, pipeline_uuid: str, name: str) -> ScheduleRow:
         """The trigger of that name; an API trigger is made if there is none (Mage: `trigger_pipeline`)."""
@@ -146,38 +154,71 @@ class Triggers:
                 sync.put(tx, schedule_id, values, by=self._by())
             return _require(schedules.get(tx, schedule_id), schedule_id)
 
-        return await self._db.write(write)
+        return await self._write(write)
 
     async def delete(self, schedule_id: int, revision: int | None = None) -> None:
         """Take a trigger out of use and out of sight; its runs and its slots stay."""
 
         def write(tx: Tx) -> None:
             self._editable(tx, schedule_id, revision)
-            by = self._by()
-            values = {"status": ScheduleStatus.INACTIVE, "deleted_at": by.now, "token_hash": None}
-            sync.put(tx, schedule_id, values, by=by)
+            sync.put(tx, schedule_id, _deleted(), by=self._by())
 
-        await self._db.write(write)
+        await self._write(write)
 
     async def pause(self, schedule_id: int) -> ScheduleRow:
         """Stop a trigger from firing; runs that exist go on. One that is inactive is returned unchanged."""
         return await self._set_status(schedule_id, ScheduleStatus.INACTIVE)
 
-    async def resume(self, schedule_id: int) -> ScheduleRow:
-        """Let a trigger fire again from its next slot on; what was due meanwhile is not made up for."""
-        return await self._set_status(schedule_id, ScheduleStatus.ACTIVE)
+    async def resume(self, schedule_id: int, missed: str | None = None) -> ScheduleRow:
+        """Let a trigger fire again. What was due meanwhile is skipped, or its latest slot runs, or all of them.
 
-    async def _set_status(self, schedule_id: int, status: ScheduleStatus) -> ScheduleRow:
+        `missed`: skip, latest or all (as many as its `catch_up_limit`); None is skip, but for the period under way
+        when the trigger has `create_initial_pipeline_run`. One that is active is returned unchanged.
+        """
+        if missed is not None and missed not in catchup.MODES:
+            fault = FieldError("/missed", f"must be one of {', '.join(catchup.MODES)}")
+            raise InvalidInput(f"missed: {fault.message}", errors=[fault])
+        return await self._set_status(schedule_id, ScheduleStatus.ACTIVE, missed)
+
+    async def _set_status(
+        self, schedule_id: int, status: ScheduleStatus, missed: str | None = None
+    ) -> ScheduleRow:
         def write(tx: Tx) -> ScheduleRow:
             old = self._editable(tx, schedule_id, None)
             if old.status is status:
                 return old
             # A trigger that was quarantined is looked at anew.
             anew = {"error": None} if status is ScheduleStatus.ACTIVE else {}
-            sync.put(tx, schedule_id, {"status": status, **anew}, by=self._by())
+            sync.put(tx, schedule_id, {"status": status, **anew}, by=self._by(), missed=missed)
             return _require(schedules.get(tx, schedule_id), schedule_id)
 
-        return await self._db.write(write)
+        return await self._write(write)
+
+    async def missed(self, schedule_id: int) -> catchup.Missed:
+        """What a resume of a trigger, now, has to decide about. Raises ScheduleNotFound, InvalidInput."""
+        row = await self._db.read(schedules.get, schedule_id)
+        return outlook.missed(_require(row, schedule_id), self._catalogue)
+
+    async def shown(self, row: ScheduleRow) -> ScheduleRow:
+        """A trigger as people see it, see :func:`app.scheduler.outlook.shown`."""
+        return await outlook.shown(self._db, self._catalogue, row)
+
+    async def gone(self) -> list[ScheduleRow]:
+        """Triggers whose entries have gone from their files, and that nobody has changed since."""
+        known = await self._db.read(schedules.with_digests)
+        return [row for row, digest in known if digest == sync.GONE]
+
+    async def prune(self) -> list[ScheduleRow]:
+        """Delete the triggers that :meth:`gone` tells of. Their runs and their slots stay."""
+
+        def write(tx: Tx) -> list[ScheduleRow]:
+            lock_named(tx, "triggers")
+            found = [row for row, digest in schedules.with_digests(tx) if digest == sync.GONE]
+            for row in found:
+                sync.put(tx, row.id, _deleted(), by=self._by())
+            return found
+
+        return await self._write(write)
 
     async def rotate_token(self, schedule_id: int) -> str:
         """A new token for an API trigger, shown this once; the one before is worthless from now on.
@@ -197,7 +238,7 @@ class Triggers:
                 raise _managed_by_file(row)
             schedules.set_token_hash(tx, schedule_id, hash_of(token))
 
-        await self._db.write(write)
+        await self._write(write)
         return token
 
     async def launch(
@@ -253,9 +294,13 @@ class Triggers:
             idempotency=idempotency,
         )
 
+    def check(self, draft: TriggerDraft) -> TriggerEntry:
+        """The trigger that a draft describes. Raises InvalidInput naming every fault."""
+        return self._check(draft.pipeline_uuid, asdict(draft))
+
     def _check(self, pipeline_uuid: str, values: Mapping[str, Any]) -> TriggerEntry:
         """What a caller says, judged by the rules of the file."""
-        rules = TriggerRules(project=self._catalogue.project, check_interval=timetable.parse)
+        rules = TriggerRules(project=self._catalogue.project, check_interval=catchup.judge)
         start = values.get("start_time")
         plain = {**values, "tags": list(values["tags"]), "start_time": start.isoformat() if start else None}
         entry = check_trigger(pipeline_uuid, plain, rules)
@@ -288,7 +333,13 @@ class Triggers:
         return next((e for e in self._catalogue.triggers() if (e.pipeline_uuid, e.name) == key), None)
 
     def _by(self) -> sync.By:
-        return sync.By(self._node_id, clock.now(), self._catalogue.project.week_start)
+        found = (entry.pipeline for entry in self._catalogue.entries() if entry.pipeline is not None)
+        week_start = self._catalogue.project.week_start
+        return sync.By(self._node_id, clock.now(), week_start, limiting.limits_in(found))
+
+
+def _deleted() -> dict[str, Any]:
+    return {"status": ScheduleStatus.INACTIVE, "deleted_at": clock.now(), "token_hash": None}
 
 
 _TOKEN_HINT: Final = "It must be active; POST /api/v1/pipeline_schedules/{id}/rotate_token gives a new token."

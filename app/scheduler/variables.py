@@ -14,8 +14,10 @@ import orjson
 
 from app.errors import FieldError, InvalidInput
 from app.models.pipeline import Pipeline
-from app.models.rows import RunRow
-from app.scheduler import timetable
+from app.models.rows import RunRow, ScheduleRow
+from app.models.states import ScheduleStatus, ScheduleType
+from app.scheduler.tables_of import table_of
+from app.scheduler.timetable import Timetable
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
@@ -113,18 +115,58 @@ def partition(run: RunRow, local: datetime) -> str:
     return f"{scope}/{local:%Y%m%dT%H%M%S}"
 
 
+#: Settings that decide where the slots of an interval lie.
+_PLACING = ("dst_gap", "dst_overlap", "landing_time_enabled")
+
+
+def of_trigger(schedule: ScheduleRow, timezone: str, week_start: str) -> dict[str, Any]:
+    """What of a trigger is frozen with a run: its name, and all that its interval is computed from."""
+    placing = {key: schedule.settings[key] for key in _PLACING if schedule.settings.get(key)}
+    anchors = {"start_time": schedule.start_time, "enabled_at": schedule.last_enabled_at}
+    return {
+        "name": schedule.name,
+        "interval": schedule.schedule_interval,
+        "timezone": schedule.timezone or timezone,
+        **({"week_start": week_start} if week_start != "sunday" else {}),
+        **({"settings": placing} if placing else {}),
+        **{name: at.isoformat() for name, at in anchors.items() if at and schedule.schedule_interval},
+    }
+
+
 def _interval(run: RunRow, trigger: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
     """The four `interval_*` of a time trigger; none for other runs."""
     if not trigger.get("interval"):
         return {}
-    table = timetable.parse(trigger["interval"], zone.key, trigger.get("week_start", "sunday"))
-    start, end, seconds, previous = table.interval_of(run.execution_date)
+    start, end, seconds, previous = _table(run, trigger).interval_of(run.execution_date)
     return {
         "interval_start_datetime": start.astimezone(zone),
         "interval_end_datetime": end.astimezone(zone) if end else None,
         "interval_seconds": seconds,
         "interval_start_datetime_previous": previous.astimezone(zone) if previous else None,
     }
+
+
+def _table(run: RunRow, trigger: Mapping[str, Any]) -> Timetable:
+    """The timetable that the trigger had when the run was made."""
+    frozen = ScheduleRow(
+        id=run.pipeline_schedule_id or 0,
+        name=trigger.get("name") or "",
+        pipeline_uuid=run.pipeline_uuid,
+        schedule_type=ScheduleType.TIME,
+        status=ScheduleStatus.ACTIVE,
+        created_at=run.created_at,
+        updated_at=run.created_at,
+        schedule_interval=trigger["interval"],
+        timezone=trigger.get("timezone"),
+        start_time=_moment(trigger.get("start_time")),
+        last_enabled_at=_moment(trigger.get("enabled_at")),
+        settings=_mapping(trigger.get("settings")),
+    )
+    return table_of(frozen, week_start=trigger.get("week_start", "sunday"))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -28,6 +28,8 @@ class DayRule:
     days: frozenset[int] | None = None
     last_day: bool = False
     nearest_weekday: int | None = None
+    #: this day, or the last one of a month that is too short for it
+    clamped_day: int | None = None
     weekdays: frozenset[int] | None = None
     nth_weekdays: frozenset[tuple[int, int | Literal["l"]]] = frozenset()
     years: frozenset[int] | None = None
@@ -47,6 +49,8 @@ class DayRule:
         if self.years is not None and year not in self.years:
             return ()
         before_first, length = calendar.monthrange(year, month)
+        if self.clamped_day is not None:
+            return (min(self.clamped_day, length),)
         if self.days is None and self.weekdays is None and not self.nth_weekdays:
             return tuple(range(1, length + 1))
         if self.nearest_weekday is not None:

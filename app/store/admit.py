@@ -1,23 +1,25 @@
 """Named transaction *admit*: how a waiting run may start.
 
-The rules are the scheduler's; here are the locks they need: scope rows first, in key order, and everything
-counted in a statement after that (a count in the locking statement overshoots under READ COMMITTED).
+The rules are the scheduler's; here are the locks they need. First a look without locks at who might start, then
+the scopes of all that were looked at, locked in one statement in key order, then a count in a statement after
+that (one in the locking statement overshoots under READ COMMITTED), and the decision.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, or_, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, or_, select, update
 
 from app.models.rows import RunRow
 from app.models.states import NodeState, RunStatus
+from app.store import waits
 from app.store.runs import RUN_COLUMNS, run_row
-from app.store.scopes import lock_scopes, running, scopes_of
-from app.store.sql import NODE, RUN, in_chunks, take_seq
+from app.store.scopes import IS_WAITING, caps_of, full, in_use, lock_scopes, outside, scopes_of, usage
+from app.store.sql import NODE, RUN, take_seq
 
-#: Waiting runs looked at in one pass; full scopes are left out, so that they never hide others.
+#: Waiting runs looked at in one statement; full scopes are left out, so that they never hide others.
 WINDOW = 200
 
 
@@ -27,6 +29,8 @@ class Waiting:
 
     id: int
     scopes: tuple[str, ...]
+    #: whether its row says why it waits
+    told: bool = True
 
 
 #: (waiting runs in order, scope -> places left, free run slots) -> ids that may start
@@ -54,74 +58,105 @@ class Claimer:
 def admit(tx: Connection, claimer: Claimer, *, now: datetime) -> list[RunRow]:
     """Claim waiting runs for a node, in order, as far as limits and its free slots allow."""
     claimer.left = 0
-    full: set[str] = set()
-    admitted: list[RunRow] = []
+    if claimer.free <= 0:
+        return []
+    found = _look(tx, claimer)
+    caps = lock_scopes(tx, found.limited)
+    used = usage(tx, caps)
+    room = {scope: cap - used[scope] for scope, cap in caps.items()}
+    claimed = _claim(tx, claimer.decide(found.runs, room, claimer.free), claimer, now=now)
+    started = {run.id for run in claimed}
+    left = [run for run in found.runs if run.id not in started]
+    waits.note(tx, {run.id: run.scopes for run in left if not run.told})
+    # What full scopes hold back was not looked at; it waits all the same.
+    claimer.left = len(left) or int(found.hidden and tx.execute(_ANY).first() is not None)
+    return claimed
+
+
+@dataclass(slots=True)
+class _Found:
+    """The runs that may be admitted, first come first, and the limited scopes that they name."""
+
+    runs: list[Waiting] = field(default_factory=list)
+    limited: set[str] = field(default_factory=set)
+    #: whether runs of full scopes were left out
+    hidden: bool = False
+
+
+def _look(tx: Connection, claimer: Claimer) -> _Found:
+    """As many waiting runs as are needed to fill the free slots, by counts that nothing holds still yet."""
+    found = _Found()
+    used = in_use(tx)
+    caps = caps_of(tx, used) if used else {}
+    closed = full(caps, used)
+    chosen, last = 0, None
     window = min(WINDOW, claimer.free + 1)  # as a rule nothing is in the way, and all that is read is taken
-    while claimer.free > 0:
-        waiting = _waiting(tx, full, window)
-        room = _room(tx, {scope for run in waiting for scope in run.scopes})
-        claimed = _claim(tx, claimer.decide(waiting, room, claimer.free), claimer, now=now)
-        admitted += claimed
-        claimer.left += len(waiting) - len(claimed)  # what a full scope holds back is not looked at again
-        used = Counter(scope for run in claimed for scope in _scopes_of_row(run))
-        now_full = {scope for scope, places in room.items() if places <= used[scope]}
-        if len(waiting) < window or (window == WINDOW and now_full <= full):
-            break
-        full |= now_full
-        window = WINDOW
-    return admitted
+    while True:
+        rows = _waiting(tx, closed, last, window)
+        page = [_waiting_run(row) for row in rows]
+        caps |= caps_of(tx, {scope for run in page for scope in run.scopes} - used.keys() - caps.keys())
+        room = {scope: cap - used[scope] for scope, cap in caps.items()}
+        picked = set(claimer.decide(page, room, claimer.free - chosen))
+        used.update(scope for run in page if run.id in picked for scope in run.scopes)
+        chosen += len(picked)
+        found.runs += page
+        found.hidden = found.hidden or bool(closed)
+        closed = full(caps, used)
+        if len(page) < window or chosen >= claimer.free:
+            found.limited = {scope for run in found.runs for scope in run.scopes if scope in caps}
+            return found
+        last, window = rows[-1], WINDOW
 
 
-def _scopes_of_row(run: RunRow) -> tuple[str, ...]:
-    return scopes_of(run.pipeline_uuid, run.pipeline_schedule_id, run.concurrency_key, run.rides)
+def _waiting_run(row: Any) -> Waiting:
+    scopes = scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key, row.rides)
+    return Waiting(row.id, scopes, bool(row.told))
 
 
+_OPEN = (IS_WAITING, RUN.c.cancel_requested_at.is_(None))
+_ORDER = (RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
+_ANY = select(RUN.c.id).where(*_OPEN).order_by(*_ORDER).limit(1)
 _WAITING = (
-    select(RUN.c.id, RUN.c.pipeline_uuid, RUN.c.pipeline_schedule_id, RUN.c.concurrency_key, RUN.c.rides)
-    .where(RUN.c.status == RunStatus.INITIAL, RUN.c.cancel_requested_at.is_(None))
-    .order_by(RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
+    select(
+        RUN.c.id,
+        RUN.c.priority,
+        RUN.c.created_at,
+        RUN.c.pipeline_uuid,
+        RUN.c.pipeline_schedule_id,
+        RUN.c.concurrency_key,
+        RUN.c.rides,
+        RUN.c.status_detail.is_not(None).label("told"),
+    )
+    .where(*_OPEN)
+    .order_by(*_ORDER)
     .limit(bindparam("window", type_=Integer))
 )
 
 
-def _waiting(tx: Connection, full: set[str], window: int) -> list[Waiting]:
-    """The first waiting runs that name no full scope."""
-    query = _WAITING
-    if "global" in full:
-        query = query.where(RUN.c.rides)
-    by_kind: dict[str, list[str]] = {}
-    for scope in full:
-        kind, _, value = scope.partition(":")
-        by_kind.setdefault(kind, []).append(value)
-    if names := by_kind.get("pipeline"):
-        query = query.where(RUN.c.pipeline_uuid.not_in(names))
-    if ids := by_kind.get("schedule"):
-        column = RUN.c.pipeline_schedule_id
-        query = query.where(or_(column.is_(None), column.not_in([int(i) for i in ids])))
-    if keys := by_kind.get("key"):
-        query = query.where(or_(RUN.c.concurrency_key.is_(None), RUN.c.concurrency_key.not_in(keys)))
-    return [
-        Waiting(
-            row.id,
-            scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key, row.rides),
+def _waiting(tx: Connection, closed: set[str], last: Any, window: int) -> Sequence[Any]:
+    """The next waiting runs, after `last`, that name no full scope."""
+    query = _WAITING.where(*outside(closed)) if closed else _WAITING
+    if last is not None:
+        same = RUN.c.priority == last.priority
+        later = or_(
+            RUN.c.created_at > last.created_at,
+            and_(RUN.c.created_at == last.created_at, RUN.c.id > last.id),
         )
-        for row in tx.execute(query, {"window": window})
-    ]
+        query = query.where(or_(RUN.c.priority < last.priority, and_(same, later)))
+    return tx.execute(query, {"window": window}).all()
 
 
-def _room(tx: Connection, scopes: set[str]) -> dict[str, int]:
-    caps: dict[str, int] = {}
-    for chunk in in_chunks(sorted(scopes)):
-        caps.update(lock_scopes(tx, chunk))
-    return {scope: cap - running(tx, scope) for scope, cap in caps.items()}
-
-
-_ALIVE = select(NODE.c.id).where(NODE.c.id == bindparam("node"), NODE.c.state == NodeState.LIVE)
+# Locked as in `nodes.is_live`: a node that is fenced while it claims has claimed before, or not at all.
+_ALIVE = (
+    select(NODE.c.id)
+    .where(NODE.c.id == bindparam("node"), NODE.c.state == NodeState.LIVE)
+    .with_for_update(read=True, key_share=True)
+)
 
 
 _PROSPECTS = select(
     _ALIVE.exists(),
-    select(RUN.c.id).where(RUN.c.status == RunStatus.INITIAL, RUN.c.cancel_requested_at.is_(None)).exists(),
+    _ANY.exists(),
 )
 
 
@@ -152,6 +187,7 @@ _CLAIM = (
         started_at=bindparam("now"),
         deadline_at=bindparam("deadline"),
         s_seq=bindparam("seq"),
+        status_detail=None,  # it said why the run waited
     )
 )
 
@@ -180,6 +216,7 @@ def _claimed(run: RunRow, node_id: str, now: datetime) -> RunRow:
     return replace(
         run,
         status=RunStatus.RUNNING,
+        status_detail=None,
         owner=node_id,
         epoch=run.epoch + 1,
         started_at=now,

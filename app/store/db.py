@@ -1,6 +1,7 @@
 """One door to the database, whichever it is: `write`, `read`, and who may serve it."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -12,6 +13,9 @@ from sqlalchemy.exc import IntegrityError
 Clash = IntegrityError
 #: A transaction, as a store function gets it. Those above the store may pass it on, and no more.
 Tx = Connection
+#: Whether this task serves a caller from outside. On Postgres such have connections of their own, so that however
+#: many they are, the engine has its.
+outside: ContextVar[bool] = ContextVar("outside", default=False)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -30,7 +34,10 @@ class Database(Protocol):
     async def write(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `fn` in a transaction that is on disk when this returns; an exception rolls all of it back."""
+        """Run `fn` in a transaction that is on disk when this returns; an exception rolls all of it back.
+
+        Raises StoreUnavailable when nothing was changed, its child OutcomeUnknown when nobody can tell.
+        """
         ...
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

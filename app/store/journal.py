@@ -46,7 +46,7 @@ class Journal:
         self._waiting: list[tuple[Unit, asyncio.Future[Verdict]]] = []
         self._wake = asyncio.Event()
         self._in_flight: list[tuple[Unit, asyncio.Future[Verdict]]] = []
-        self._stopping = self._ended = False
+        self._stopping = self._ended = self._refusing = False
         self.flushes = self.units = 0
 
     async def submit(self, unit: Unit) -> Verdict:
@@ -54,7 +54,7 @@ class Journal:
 
         While the database is away this waits: nothing new starts, finished results keep in memory.
         """
-        if self._ended:
+        if self._ended or self._refusing:
             raise LeaseLost("this node writes nothing any more")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((unit, future))
@@ -89,6 +89,10 @@ class Journal:
         self._stopping = True
         self._wake.set()
 
+    def refuse(self) -> None:
+        """Write nothing from now on, not even what waits; may be called from any thread."""
+        self._refusing = True
+
     async def _flush(self) -> None:
         batch, self._waiting = self._waiting[:MAX_UNITS], self._waiting[MAX_UNITS:]
         self._in_flight = batch
@@ -108,7 +112,7 @@ class Journal:
 
     async def _until_written(self, units: list[Unit]) -> list[Answer]:
         tries = 0
-        while True:
+        while not self._refusing:
             try:
                 return await self._backend.flush(units)
             except LeaseLost as error:
@@ -119,6 +123,7 @@ class Journal:
                 log.warning("journal: %s; trying again in %.1f s (%d units wait)", error, delay, len(units))
                 with suppress(TimeoutError):
                     await asyncio.sleep(delay)
+        return [LeaseLost("this node writes nothing any more") for _ in units]
 
 
 def _answer(future: asyncio.Future[Verdict], answer: Verdict | LeaseLost | Mismatch) -> None:

@@ -14,9 +14,9 @@ import asyncpg
 
 from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BLOCK_TERMINAL
+from app.store.connecting import READ_ONLY, away, connect_raw, is_unwell
 from app.store.db import dumps
 from app.store.journal import RETRY_S, Answer
-from app.store.postgres import away, connect_raw, is_unwell
 from app.store.units import Mismatch, Unit, Verdict
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,13 @@ BEGIN
   END LOOP;
   FOR i IN 1..cardinality(c_run) LOOP
     CONTINUE WHEN state[c_run[i]] = 'lost';
-    UPDATE pipeline_run r SET status = c_status[i], status_reason = c_reason[i], completed_at = greatest(stamp, r.started_at),
-        e_seq = nextval('event_seq'), metrics = c_metrics[i]::jsonb
+    UPDATE pipeline_run r SET status = c_status[i], completed_at = greatest(stamp, r.started_at),
+        e_seq = nextval('event_seq'), metrics = c_metrics[i]::jsonb,
+        status_reason = CASE WHEN c_status[i] = 'cancelled' THEN coalesce(r.status_reason, c_reason[i]) ELSE c_reason[i] END,
+        status_detail = CASE WHEN c_status[i] = 'cancelled' THEN r.status_detail END,
+        passed_sla = r.passed_sla OR coalesce(r.sla_at < greatest(stamp, r.started_at), false) OR c_reason[i] IS NOT DISTINCT FROM 'sla',
+        sla_passed_at = coalesce(r.sla_passed_at, CASE WHEN r.sla_at < greatest(stamp, r.started_at) OR c_reason[i] = 'sla'
+          THEN greatest(stamp, r.started_at, r.sla_at) END)
      WHERE r.id = ids[c_run[i]] AND r.completed_at IS NULL AND NOT EXISTS (SELECT 1 FROM block_run b
        WHERE b.pipeline_run_id = r.id AND b.status IN ('initial', 'queued', 'running'));
     IF NOT FOUND THEN RAISE EXCEPTION 'end of run % does not fit', ids[c_run[i]] USING errcode = 'RW003'; END IF;
@@ -157,6 +162,8 @@ class PostgresJournal:
         except asyncpg.PostgresError as error:
             if error.sqlstate == _FENCED:
                 return [LeaseLost("this node has been fenced") for _ in units]
+            if error.sqlstate == READ_ONLY:
+                self._drop()  # a standby since a failover: another connection may lead to the primary
             if error.sqlstate == _TIMED_OUT or (is_unwell(error.sqlstate) and error.sqlstate not in _LATER):
                 raise away(error) from error
             log.debug("journal: a flush of %d units was refused (%s); one by one", len(units), error)
@@ -209,11 +216,13 @@ class PostgresJournal:
 
         Until that is known nothing else may be written. Raises StoreUnavailable when it was not committed.
         """
-        expected = self._seq + 1
+        expected, old = self._seq + 1, self._connection.get_server_pid()
         for delay in chain(RETRY_S, repeat(RETRY_S[-1])):
             self._drop()
             try:
                 await self.open()
+                await self._end_session(old)
+                self._seq = await self._position()
                 if self._seq == expected:
                     return [await self._found(unit) for unit in units]
                 break
@@ -221,6 +230,16 @@ class PostgresJournal:
                 log.warning("journal: is the last flush on disk? %s", again)
                 await asyncio.sleep(delay)
         raise away(error) from error
+
+    async def _end_session(self, pid: int) -> None:
+        """The server may not have seen the connection go, and do the flush yet. Raises StoreUnavailable until it is over."""
+        there = await self._connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE pid = $1 AND pid <> pg_backend_pid() AND query LIKE '%pg_temp.journal%'",
+            pid,
+        )
+        if there:
+            raise StoreUnavailable("the session of the last flush is still ending")
 
     async def _found(self, unit: Unit) -> Answer:
         """The answer to a unit that was committed, read from the rows: were its starts written?"""

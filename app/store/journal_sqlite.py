@@ -54,8 +54,14 @@ _OPEN_ATTEMPT = (
     " VALUES(?,?,'block',?,?,?,?)"
 )
 _CLOSE_RUN = (
-    "UPDATE pipeline_run SET status=?, status_reason=?, completed_at=max(?,started_at), e_seq=?, metrics=?"
-    " WHERE id=? AND status IN "
+    "UPDATE pipeline_run SET status=?1, completed_at=max(?3,started_at), e_seq=?4, metrics=?5,"
+    # Whoever asked for the cancel has said why.
+    " status_reason=CASE WHEN ?1='cancelled' THEN coalesce(status_reason,?2) ELSE ?2 END,"
+    " status_detail=CASE WHEN ?1='cancelled' THEN status_detail END,"
+    " passed_sla=passed_sla OR coalesce(sla_at<max(?3,started_at),0) OR ?2 IS 'sla',"
+    " sla_passed_at=coalesce(sla_passed_at, CASE WHEN sla_at<max(?3,started_at) OR ?2='sla'"
+    "  THEN max(?3,started_at,sla_at) END)"
+    " WHERE id=?6 AND status IN "
     + _in(sources(RUN_TRANSITIONS, RunStatus.COMPLETED))
     + " AND NOT EXISTS(SELECT 1 FROM block_run WHERE pipeline_run_id=pipeline_run.id AND status IN "
     + _in(state for state in BlockStatus if state not in BLOCK_TERMINAL)

@@ -1,6 +1,6 @@
 """Named transaction *launch*: how a run comes to be, and how it starts with its creation if nothing forbids it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -10,11 +10,13 @@ from sqlalchemy import Connection, select
 
 from app.models.rows import RunRow
 from app.models.states import BLOCK_TERMINAL, BlockStatus, RunStatus
+from app.store import births, waits
 from app.store.admit import Claimer, admit, deadline_of, prospects
+from app.store.births import Birth, Judged
 from app.store.idempotency import Idempotency, claim
 from app.store.runs import RUN_COLUMNS, RUN_NAMES, get, run_row
-from app.store.scopes import limited_scopes, lock_scopes, running, scopes_of
-from app.store.sql import ATTEMPT, BLOCK, RUN, VERSION, insert_for, take_seq
+from app.store.scopes import caps_of, scopes_of
+from app.store.sql import ATTEMPT, BLOCK, RUN, VERSION, in_chunks, insert_for, take_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,19 @@ class NewRun:
     blocks: tuple[NewBlock, ...]
     #: block runs for which the launching node holds a free worker: their first attempt starts with the run
     first: tuple[int, ...] = ()
-    #: set when the run is over at birth (a limit cancelled it)
+    #: set when the run is over at birth (a limit cancelled it), with the facts behind that
     ended: tuple[RunStatus, str] | None = None
+    detail: Mapping[str, Any] | None = None
     #: the caller's key, taken in the same transaction
     request: Idempotency | None = None
-    #: how many runs of its trigger are live -> how it ends at birth, if it does; asked under the trigger's lock
-    fate: Callable[[int], tuple[RunStatus, str] | None] | None = None
+    #: set when limits may say that it is over at birth, or that others end for it
+    judged: Judged | None = None
+
+    def born(self, birth: Birth) -> "NewRun":
+        """The run with its fate: somebody asked for it, so it has a row in any case."""
+        if birth.fate == "run":
+            return self
+        return replace(self, ended=(RunStatus.CANCELLED, birth.reason or "cancelled"), detail=birth.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,8 @@ class Launched:
     run: RunRow
     created: bool
     claimed: bool
+    #: older runs that were ended, or asked to stop, to make room for it
+    replaced: tuple[RunRow, ...] = ()
 
 
 def launch(
@@ -69,21 +80,25 @@ def launch(
     alive, queue = prospects(tx, claimer.node_id) if claimer else (False, False)
     if not alive:
         claimer = None  # fenced or leaving: what it makes now is for others to start
-    judged = lock_scopes(tx, {_own_scope(run) for run in runs if run.fate})
     twins = _twins(runs)
-    made: dict[int, Launched] = {}
-    for group in _groups([run for run in runs if run.id not in twins]):
-        made |= {run.id: known for run in group if (known := _asked_before(tx, run, now=now)) is not None}
-        new = [_judge(tx, run) for run in group if run.id not in made]
-        made |= _create(
-            tx, new, None if queue else claimer, now=now
-        )  # with a queue, admission says whose turn it is
+    own = [run for run in runs if run.id not in twins]
+    made = _asked_before(tx, own, now=now)  # its locks come first: whoever waits for them holds no scope
+    own = [run for run in own if run.id not in made]
+    caps = births.lock(tx, own)
+    for group in _groups(own):
+        new, ends = _judge(tx, group, caps, now=now)
+        # With a queue, admission says whose turn it is.
+        created = _create(tx, new, None if queue else claimer, now=now)
+        made |= {key: replace(m, replaced=ends.get(key, ())) for key, m in created.items()}
     made |= {run_id: replace(made[twin], created=False, claimed=False) for run_id, twin in twins.items()}
-    wait = any(m.created and not m.claimed for m in made.values())
+    left = [run for run in own if made[run.id].created and made[run.id].run.status is RunStatus.INITIAL]
     # Admission locks scopes in key order; after a lock of ours it would not: the next transaction does it.
-    if claimer is not None and wait and not judged and claimer.free > 0:
+    if claimer is not None and left and not caps and claimer.free > 0:
         admitted = {run.id: run for run in admit(tx, claimer, now=now)}
         made = {key: replace(m, run=admitted.get(m.run.id, m.run)) for key, m in made.items()}
+        left = [run for run in left if run.id not in admitted]
+    if claimer is not None:
+        waits.note(tx, {run.id: scopes_of_new(run) for run in left})
     return [made[run.id] for run in runs]
 
 
@@ -96,7 +111,7 @@ def _twins(runs: Sequence[NewRun]) -> dict[int, int]:
 
 def _groups(runs: Sequence[NewRun]) -> Iterable[Sequence[NewRun]]:
     """What is made together: everything, unless a run's fate depends on those that were made just before."""
-    return [[run] for run in runs] if any(run.fate for run in runs) else [runs]
+    return [[run] for run in runs] if any(run.judged for run in runs) else [runs]
 
 
 def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> None:
@@ -113,22 +128,28 @@ def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> N
     _insert(tx, _version_insert(tx.dialect.name), [versions[digest] for digest in sorted(versions)])
 
 
-def _own_scope(run: NewRun) -> str:
-    return f"schedule:{run.values['pipeline_schedule_id']}"
+def _judge(
+    tx: Connection, runs: Sequence[NewRun], caps: Mapping[str, int], *, now: datetime
+) -> tuple[list[NewRun], dict[int, tuple[RunRow, ...]]]:
+    """The runs with their fates, and run id -> the older runs that ended for it."""
+    new, ends = [], {}
+    for run in runs:
+        birth = births.judge(tx, run, caps)
+        if birth.replaces:
+            ends[run.id] = tuple(births.make_room(tx, run, birth, now=now))
+        new.append(run.born(birth))
+    return new, ends
 
 
-def _judge(tx: Connection, run: NewRun) -> NewRun:
-    """The run with its fate: over at birth when its trigger allows no more beside the live ones."""
-    if run.fate is None:
-        return run
-    return replace(run, ended=run.fate(running(tx, _own_scope(run), waiting=True)))
-
-
-def _asked_before(tx: Connection, run: NewRun, *, now: datetime) -> Launched | None:
-    """The run that the same request has made, if this is its repetition."""
-    known = claim(tx, run.request, run.id, now=now) if run.request else None
-    found = get(tx, known.effect_id) if known else None
-    return Launched(found, created=False, claimed=False) if found else None
+def _asked_before(tx: Connection, runs: Sequence[NewRun], *, now: datetime) -> dict[int, Launched]:
+    """Of repeated requests the runs that the first ones made. Keys are taken in order: two batches never cross."""
+    found: dict[int, Launched] = {}
+    asked = [(run.request, run.id) for run in runs if run.request]
+    for request, run_id in sorted(asked, key=lambda one: (one[0].scope, one[0].key)):
+        known = claim(tx, request, run_id, now=now)
+        if known is not None and (run := get(tx, known.effect_id)) is not None:
+            found[run_id] = Launched(run, created=False, claimed=False)
+    return found
 
 
 def _create(
@@ -143,7 +164,11 @@ def _create(
         for run in runs
     ]
     _insert(tx, _run_insert(tx.dialect.name), rows)
-    made = {run.id: _made(tx, run, row, run.id in first) for run, row in zip(runs, rows, strict=True)}
+    kept_out = _kept_out(tx, runs)
+    made = {
+        run.id: _made(tx, run, row, run.id in first, run.id in kept_out)
+        for run, row in zip(runs, rows, strict=True)
+    }
     new = [run for run in runs if made[run.id].created]
     blocks = [
         _block(run, block, position, block.id in first.get(run.id, ()), now)
@@ -162,11 +187,14 @@ def _starting(tx: Connection, runs: Sequence[NewRun], claimer: Claimer | None) -
     """The runs that start with their creation: those that no limit touches, as many as there is room for."""
     if claimer is None or claimer.free <= 0:
         return ()
-    limited = limited_scopes(tx, {scope for run in runs for scope in _scopes(run)})
-    return [run for run in runs if not run.ended and not limited & set(_scopes(run))][: claimer.free]
+    limited = caps_of(tx, {scope for run in runs for scope in scopes_of_new(run)})
+    return [run for run in runs if not run.ended and limited.keys().isdisjoint(scopes_of_new(run))][
+        : claimer.free
+    ]
 
 
-def _scopes(run: NewRun) -> tuple[str, ...]:
+def scopes_of_new(run: NewRun) -> tuple[str, ...]:
+    """The scopes that a run to be made will name."""
     values = run.values
     return scopes_of(
         values["pipeline_uuid"],
@@ -219,7 +247,8 @@ def _row(run: NewRun, state: Mapping[str, Any], now: datetime) -> dict[str, Any]
 def _not_started(run: NewRun, now: datetime) -> dict[str, Any]:
     if run.ended:
         status, reason = run.ended
-        return {"status": status, "status_reason": reason, "completed_at": now, "epoch": 0}
+        why = {"status_reason": reason, "status_detail": run.detail}
+        return {"status": status, **why, "completed_at": now, "epoch": 0}
     return {"status": RunStatus.INITIAL, "epoch": 0}
 
 
@@ -234,13 +263,19 @@ def _started(run: NewRun, node_id: str, seq: int, now: datetime) -> dict[str, An
     }
 
 
-def _made(tx: Connection, run: NewRun, row: Mapping[str, Any], claimed: bool) -> Launched:
+def _made(tx: Connection, run: NewRun, row: Mapping[str, Any], claimed: bool, kept_out: bool) -> Launched:
     """What the insert came to. Only a dedupe key can have kept a row out: ids are never given out twice."""
-    if run.values.get("dedupe_key") is not None:
-        existing = _with_key(tx, run)
-        if existing.id != run.id:
-            return Launched(existing, created=False, claimed=False)
+    if kept_out:
+        return Launched(_with_key(tx, run), created=False, claimed=False)
     return Launched(run_row([row[name] for name in RUN_NAMES]), created=True, claimed=claimed)
+
+
+def _kept_out(tx: Connection, runs: Sequence[NewRun]) -> set[int]:
+    """The runs whose dedupe key was taken before."""
+    keyed = [run.id for run in runs if run.values.get("dedupe_key") is not None]
+    parts = in_chunks(keyed)
+    there = {i for part in parts for i in tx.execute(select(RUN.c.id).where(RUN.c.id.in_(part))).scalars()}
+    return {run_id for run_id in keyed if run_id not in there}
 
 
 def _with_key(tx: Connection, run: NewRun) -> RunRow:

@@ -116,7 +116,7 @@ def _open_server(parts: URL) -> tuple[Database, str | None]:
     given = {key: value if isinstance(value, str) else value[-1] for key, value in parts.query.items()}
     kept: dict[str, str] = {key: value for key, value in given.items() if key in ("host", "port")}
     if "sslmode" in given:
-        kept["ssl"] = given["sslmode"]
+        kept["sslmode"] = given["sslmode"]
     _, found, path = given.get("options", "").replace(" ", "").partition("search_path=")
     if parts.get_backend_name() in ("postgresql", "postgres"):
         parts = parts.set(drivername="postgresql", query=kept)

@@ -4,17 +4,21 @@ The scripts lie in `alembic/` of the checkout and in `app/migrations` of the whe
 """
 
 import warnings
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Engine, create_engine, inspect, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Column, Connection, inspect, make_url, text
 
-from app.errors import StartRefused
+from app.errors import StartRefused, StoreUnavailable
+from app.store import apart
+from app.store.sqlite_file import require_sound, take_lock
 
 #: The schema this program works with; a test holds it to the newest script.
 HEAD = "0002"
+#: Whoever changes a Postgres schema, or puts another in its place, holds the advisory lock of this number.
+LOCK: Final = 727120
 
 
 def scripts() -> Path:
@@ -38,55 +42,56 @@ def check(tx: Connection) -> bool:
     version = current(tx)
     if version == HEAD:
         return True
-    if version is not None and version > HEAD:
+    if version is not None:
+        require_known(version)
+    return False
+
+
+def require_known(version: str) -> None:
+    """Raise StartRefused for a schema that only a newer program knows."""
+    if version > HEAD:
         raise StartRefused(
             f"The database has schema {version}, this program knows {HEAD}.",
             hint="Start the newer Runwright that upgraded it.",
         )
-    return False
 
 
-def upgrade(url: str) -> None:
-    """Bring a database to this program's schema; does nothing when it is there. Safe to call from several nodes."""
-    engine = _sync_engine(url) if make_url(url).get_backend_name() == "sqlite" else None
-    if engine is None:
-        import asyncio
+def upgrade(url: str) -> str | None:
+    """Bring a database to this program's schema; the version it had. Safe to call from several nodes at once.
 
-        asyncio.run(_upgrade_postgres(url))
-        return
-    with engine.connect() as tx:
-        if not check(tx):
-            _run_alembic(tx)
-            tx.commit()
-    engine.dispose()
-
-
-def _sync_engine(url: str) -> Engine:
-    path = make_url(url).database
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, poolclass=NullPool)
-    return engine
+    Raises StartRefused for a newer schema, or a SQLite file that a service has open and that must be changed;
+    StoreUnavailable when the database cannot be used.
+    """
+    if make_url(url).get_backend_name() != "sqlite":
+        return apart.run(url, _locked_upgrade, write=True)
+    path = Path(make_url(url).database or "")
+    if path.is_file() and path.stat().st_size and _is_current(url, path):
+        return HEAD
+    with closing(take_lock(path)):  # a program of another version may be serving it
+        require_sound(path)
+        return apart.run(url, upgrade_here, write=True)
 
 
-async def _upgrade_postgres(url: str) -> None:
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    from app.store.postgres import first_connection
-
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+def _is_current(url: str, path: Path) -> bool:
     try:
-        async with first_connection(engine) as connection, connection.begin():
-            await connection.run_sync(_locked_upgrade)
-    finally:
-        await engine.dispose()
+        return apart.run(url, check)
+    except StoreUnavailable:
+        require_sound(path)  # damaged is another matter than locked
+        raise
 
 
-def _locked_upgrade(tx: Connection) -> None:
-    # Two replicas that start together: the second waits, then finds nothing to do.
-    tx.execute(text("SELECT pg_advisory_xact_lock(727120)"))
+def upgrade_here(tx: Connection) -> str | None:
+    """The same within a transaction of the caller, who lets nobody else at the database."""
+    before = current(tx)
     if not check(tx):
         _run_alembic(tx)
+    return before
+
+
+def _locked_upgrade(tx: Connection) -> str | None:
+    # Two replicas that start together: the second waits, then finds nothing to do.
+    tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    return upgrade_here(tx)
 
 
 def _run_alembic(tx: Connection) -> None:
@@ -109,11 +114,15 @@ def differences(tx: Connection) -> list[Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="autogenerate skipping .* expression-based index")
         found = compare_metadata(MigrationContext.configure(tx), metadata)
-    return [entry for entry in found if not _of_expression(entry)]
+    by_expression = {
+        index.name
+        for table in metadata.tables.values()
+        for index in table.indexes
+        if any(not isinstance(part, Column) for part in index.expressions)
+    }
+    return [entry for entry in found if not _is_told_otherwise(entry, by_expression)]
 
 
-def _of_expression(entry: Any) -> bool:
+def _is_told_otherwise(entry: Any, by_expression: set[Any]) -> bool:
     """Whether a difference is about an index with `DESC` in it, which databases give back in other words."""
-    if entry[0] not in ("add_index", "remove_index"):
-        return False
-    return any(not isinstance(part, Column) for part in entry[1].expressions)
+    return entry[0] in ("add_index", "remove_index") and entry[1].name in by_expression

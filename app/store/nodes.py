@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, text, true, update
 
 from app.errors import StartRefused
 from app.models.states import NODE_TRANSITIONS, NodeState, sources
@@ -29,6 +29,8 @@ class NodeRow:
 def register(tx: Connection, node: NodeRow) -> None:
     """Make a node known; its lease counts from now, so there is no moment without one."""
     values = {name: getattr(node, name) for name in NodeRow.__slots__}
+    if tx.dialect.name == "postgresql":  # a lease is given, renewed and judged by one clock: the database's
+        values["lease_until"] = func.clock_timestamp() + (node.lease_until - node.started_at)
     tx.execute(NODE.insert().values(**values))
     tx.execute(JOURNAL.insert().values(node_id=node.id, seq=0))
 
@@ -49,15 +51,49 @@ def renew(tx: Connection, node_id: str, *, now: datetime, lease_s: float) -> boo
     return found.rowcount == 1
 
 
-def fence(tx: Connection, node_ids: list[str], *, now: datetime) -> list[str]:
-    """Declare nodes dead. A negative journal position refuses whatever they may still want to flush."""
-    return _leave(tx, node_ids, NodeState.FENCED, now=now)
+def fence(
+    tx: Connection, node_ids: list[str], *, now: datetime, still: ColumnElement[bool] | None = None
+) -> list[str]:
+    """Declare nodes dead, if that is `still` so. A negative journal position refuses what they may want to flush."""
+    return _leave(tx, node_ids, NodeState.FENCED, now=now, still=still)
 
 
-def fence_expired(tx: Connection, *, now: datetime) -> list[str]:
-    """Fence every node whose lease has run out."""
-    late = select(NODE.c.id).where(NODE.c.state.in_(_ALIVE), NODE.c.lease_until < now)
-    return fence(tx, list(tx.execute(late).scalars()), now=now)
+def fence_expired(tx: Connection, judge: str, *, before: datetime, now: datetime) -> list[str]:
+    """Fence every node whose lease ended before then, by the word of a node that holds a lease itself.
+
+    `before` is the judge's steady reckoning of the database's time. Where the database's own clock says less, that
+    counts: neither of the two can condemn the living by a jump.
+    """
+    holds, ended = _is_live(judge), NODE.c.lease_until < before
+    if tx.dialect.name == "postgresql":
+        holds = holds.where(NODE.c.lease_until > func.clock_timestamp())
+        ended = NODE.c.lease_until < func.least(before, func.clock_timestamp())
+    if tx.execute(holds).first() is None:
+        return []
+    late = select(NODE.c.id).where(NODE.c.state.in_(_ALIVE), NODE.c.id != judge, ended)
+    return fence(tx, list(tx.execute(late).scalars()), now=now, still=ended)
+
+
+def _is_live(node_id: str) -> Select[str]:
+    """A node's row while it may take on work, kept so until the transaction ends.
+
+    KEY SHARE stands in the way of a fencing (which locks FOR UPDATE first) and of nothing else: not of heartbeats.
+    """
+    live = select(NODE.c.id).where(NODE.c.id == node_id, NODE.c.state == NodeState.LIVE)
+    return live.with_for_update(read=True, key_share=True)
+
+
+def is_live(tx: Connection, node_id: str) -> bool:
+    """Whether a node may take on work; nobody fences it before this transaction ends."""
+    return tx.execute(_is_live(node_id)).first() is not None
+
+
+def count_holders(tx: Connection) -> int:
+    """Live nodes whose leases have not ended."""
+    holders = select(func.count()).select_from(NODE).where(NODE.c.state == NodeState.LIVE)
+    if tx.dialect.name == "postgresql":
+        holders = holders.where(NODE.c.lease_until > func.clock_timestamp())
+    return int(tx.execute(holders).scalar_one())
 
 
 def drain(tx: Connection, node_id: str) -> None:
@@ -74,16 +110,26 @@ def hand_over(tx: Connection, node_id: str, *, now: datetime) -> None:
     _leave(tx, [node_id], NodeState.STOPPED, now=now)
 
 
-def _leave(tx: Connection, node_ids: list[str], state: NodeState, *, now: datetime) -> list[str]:
+def _leave(
+    tx: Connection,
+    node_ids: list[str],
+    state: NodeState,
+    *,
+    now: datetime,
+    still: ColumnElement[bool] | None = None,
+) -> list[str]:
     if not node_ids:
         return []
-    ended = tx.execute(
-        update(NODE)
-        .where(NODE.c.id.in_(node_ids), NODE.c.state.in_(sources(NODE_TRANSITIONS, state)))
-        .values(state=state, ended_at=now)
-        .returning(NODE.c.id)
+    may_leave = (
+        NODE.c.id.in_(node_ids),
+        NODE.c.state.in_(sources(NODE_TRANSITIONS, state)),
+        true() if still is None else still,
     )
-    gone = list(ended.scalars())
+    # FOR UPDATE waits for whatever such a node is claiming in this instant (`is_live`), and what it claims then is
+    # left to its heirs. It also looks at the lease anew: one that was renewed meanwhile is not ended.
+    locked = select(NODE.c.id).where(*may_leave).order_by(NODE.c.id).with_for_update()
+    gone = list(tx.execute(locked).scalars())
+    tx.execute(update(NODE).where(NODE.c.id.in_(gone)).values(state=state, ended_at=now))
     tx.execute(update(JOURNAL).where(JOURNAL.c.node_id.in_(gone)).values(seq=-1))
     return gone
 

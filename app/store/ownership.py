@@ -1,5 +1,6 @@
 """Named transactions *cancel*, *takeover* and *prune*: runs change hands, are asked to stop, or are forgotten."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,12 +28,16 @@ from app.models.states import (
     RunStatus,
     sources,
 )
+from app.store import sla
+from app.store.nodes import count_holders, is_live
 from app.store.runs import RUN_COLUMNS, run_row
 from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, SLOT, take_seq
 
 
-def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow | None:
-    """Ask a run to stop. A waiting run ends here; a running one is killed and closed by its owner.
+def cancel(
+    tx: Connection, run_id: int, *, reason: str, now: datetime, detail: Mapping[str, Any] | None = None
+) -> RunRow | None:
+    """Ask a run to stop. A waiting run ends here; a running one is killed and closed by its owner, for this reason.
 
     What it started is asked too, all the way down. A finished run is returned as it is; None when there is
     no such run.
@@ -45,8 +50,9 @@ def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow
         return None
     now = max(now, row.created_at)
     if row.status == RunStatus.INITIAL:
-        ended = {"status": RunStatus.CANCELLED, "status_reason": reason, "completed_at": now}
-        tx.execute(update(RUN).where(RUN.c.id == run_id).values(cancel_requested_at=now, **ended))
+        ended: dict[str, Any] = {"status": RunStatus.CANCELLED, "status_reason": reason}
+        ended |= {"status_detail": detail, "cancel_requested_at": now, "completed_at": now, **sla.late(now)}
+        tx.execute(update(RUN).where(RUN.c.id == run_id).values(**ended))
         tx.execute(
             update(BLOCK)
             .where(
@@ -59,7 +65,11 @@ def cancel(tx: Connection, run_id: int, *, reason: str, now: datetime) -> RunRow
         tx.execute(
             update(RUN)
             .where(RUN.c.id == run_id, RUN.c.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=max(now, _last_start(tx, run_id) or now))
+            .values(
+                cancel_requested_at=max(now, _last_start(tx, run_id) or now),
+                status_reason=reason,
+                status_detail=detail,
+            )
         )
     return run_row(tx.execute(select(*RUN_COLUMNS).where(RUN.c.id == run_id)).one())
 
@@ -100,8 +110,37 @@ class TakenOver:
     lost: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """What the dead have left, and how many live nodes share it."""
+
+    parked: int
+    others: int
+    heirs: int
+
+    def share(self, of: int) -> int:
+        """One heir's part, rounded up.
+
+        >>> Estate(parked=7, others=4, heirs=3).share(7)
+        3
+        """
+        return -(-of // max(1, self.heirs))
+
+
+def estate(tx: Connection) -> Estate:
+    """What is there to be taken over."""
+    left = select(func.count()).where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
+    if not (total := tx.execute(left).scalar_one()):
+        return Estate(0, 0, 1)  # as good as always
+    parked = tx.execute(left.where(*_only_waits())).scalar_one()
+    return Estate(parked, total - parked, count_holders(tx))
+
+
 def takeover(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[TakenOver]:
-    """Take runs over from nodes that are stopped or fenced: epoch + 1, open attempts lost, their blocks queued."""
+    """Take runs over from nodes that are stopped or fenced: epoch + 1, open attempts lost, their blocks queued.
+
+    Nothing for a node that is one of these itself, or on its way there.
+    """
     rows = _move(tx, node_id, _of_the_dead(limit), now=now)
     lost = _losses(tx, [row.id for row in rows]) if rows else {}
     return [TakenOver(row.id, row.epoch, row.recoveries, lost.get(row.id, 0)) for row in rows]
@@ -119,27 +158,24 @@ class Parked:
 
 def take_over_parked(tx: Connection, node_id: str, *, limit: int, now: datetime) -> list[Parked]:
     """Take over runs in which nothing ran: they need no run slot, so any number of them may come at once."""
-    waits = exists().where(BLOCK.c.pipeline_run_id == RUN.c.id, BLOCK.c.wake_at.is_not(None))
-    runs_now = exists().where(
-        BLOCK.c.pipeline_run_id == RUN.c.id,
-        BLOCK.c.wake_at.is_(None),
-        BLOCK.c.status.in_([BlockStatus.RUNNING, BlockStatus.QUEUED]),
-    )
-    pick = _of_the_dead(limit).where(waits, ~runs_now, RUN.c.cancel_requested_at.is_(None))
+    pick = _of_the_dead(limit).where(*_only_waits())
     ids = [row.id for row in _move(tx, node_id, pick, now=now)]
     columns = (
         RUN.c.id,
         RUN.c.pipeline_hash,
         RUN.c.deadline_at,
+        RUN.c.sla_at,
+        RUN.c.options,
         BLOCK.c.block_uuid,
         BLOCK.c.status,
         BLOCK.c.wake_at,
     )
     query = select(*columns).join(BLOCK, BLOCK.c.pipeline_run_id == RUN.c.id).where(RUN.c.id.in_(ids))
     found: dict[int, Parked] = {}
-    for run_id, digest, deadline, uuid, status, wake_at in tx.execute(query):
+    for run_id, digest, deadline, sla_at, options, uuid, status, wake_at in tx.execute(query):
         known = found.get(run_id)
-        times = [t for t in (deadline, wake_at, known.wake_at if known else None) if t is not None]
+        ends = sla_at if options.get("on_sla") in sla.ENDS else None
+        times = [t for t in (deadline, ends, wake_at, known.wake_at if known else None) if t is not None]
         statuses = {**(known.statuses if known else {}), uuid: BlockStatus(status)}
         found[run_id] = Parked(run_id, min(times, default=_NEVER), digest, statuses)
     return list(found.values())
@@ -148,11 +184,25 @@ def take_over_parked(tx: Connection, node_id: str, *, limit: int, now: datetime)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+def _only_waits() -> tuple[ColumnElement[bool], ...]:
+    """That a block of a run waits for a time, and none runs or could."""
+    waits = exists().where(BLOCK.c.pipeline_run_id == RUN.c.id, BLOCK.c.wake_at.is_not(None))
+    runs_now = exists().where(
+        BLOCK.c.pipeline_run_id == RUN.c.id,
+        BLOCK.c.wake_at.is_(None),
+        BLOCK.c.status.in_([BlockStatus.RUNNING, BlockStatus.QUEUED]),
+    )
+    return waits, ~runs_now, RUN.c.cancel_requested_at.is_(None)
+
+
+def _dead() -> Select[str]:
+    return select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
+
+
 def _of_the_dead(limit: int) -> Select[int]:
-    dead = select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
     return (
         select(RUN.c.id)
-        .where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(dead))
+        .where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
         .order_by(RUN.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True, of=RUN)
@@ -160,7 +210,7 @@ def _of_the_dead(limit: int) -> Select[int]:
 
 
 def _move(tx: Connection, node_id: str, pick: Select[int], *, now: datetime) -> list[Any]:
-    ids = list(tx.execute(pick).scalars())
+    ids = list(tx.execute(pick).scalars()) if is_live(tx, node_id) else []
     if not ids:
         return []
     moved = tx.execute(
@@ -306,6 +356,12 @@ def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str,
     tx.execute(
         update(RUN)
         .where(*mine)
-        .values(status=RunStatus.FAILED, status_reason=reason, completed_at=now, e_seq=take_seq(tx, 1)[0])
+        .values(
+            status=RunStatus.FAILED,
+            status_reason=reason,
+            completed_at=now,
+            e_seq=take_seq(tx, 1)[0],
+            **sla.late(now),
+        )
     )
     return True

@@ -43,6 +43,7 @@ def page(
     status: Sequence[str] | None = None,
     schedule_id: Sequence[int] | None = None,
     cause: Sequence[str] | None = None,
+    passed_sla: bool | None = None,
     created: Span = ANY_TIME,
     dated: Span = ANY_TIME,
 ) -> list[RunRow]:
@@ -62,6 +63,8 @@ def page(
     for column, wanted in filters:
         if wanted:
             query = query.where(column.in_(wanted))
+    if passed_sla is not None:  # by the column that has an index
+        query = query.where(RUN.c.sla_passed_at.is_not(None) if passed_sla else RUN.c.sla_passed_at.is_(None))
     for column, (since, before) in ((RUN.c.created_at, created), (RUN.c.execution_date, dated)):
         if since is not None:
             query = query.where(column >= since)

@@ -1,18 +1,21 @@
 """Triggers and their slot ledger."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from app.models.rows import ScheduleRow, SlotRow
-from app.models.states import ScheduleStatus, ScheduleType, SlotOutcome
-from app.store.sql import HISTORY, LIMIT, REVISION, RUN, SCHEDULE, SLOT, insert, take_seq
+from app.models.states import SlotOutcome
+from app.store.schedule_rows import COLUMNS, firsts, read_rows, rows
+from app.store.sql import REVISION, SCHEDULE, SLOT
 
-_NAMES = tuple(f.name for f in fields(ScheduleRow) if f.name != "next_execution_date")
-_COLUMNS = tuple(SCHEDULE.c[name] for name in _NAMES)
+_COLUMNS = COLUMNS
+#: What says when a trigger fires; a revision keeps it.
+_TIMES = ("schedule_interval", "timezone", "start_time", "settings", "last_enabled_at")
+_SAID = (*_TIMES, "status", "cursor_at")
 _SLOT_COLUMNS = (
     SLOT.c.pipeline_schedule_id,
     SLOT.c.execution_date,
@@ -25,33 +28,30 @@ _SLOT_COLUMNS = (
 )
 
 
-def schedule_row(row: Sequence[Any]) -> ScheduleRow:
-    """A ScheduleRow of a row of the schedule's columns."""
-    values = dict(zip(_NAMES, row, strict=True))
-    values["schedule_type"] = ScheduleType(values["schedule_type"])
-    values["status"] = ScheduleStatus(values["status"])
-    values["tags"] = tuple(values["tags"])
-    return ScheduleRow(**values)
-
-
 def get(tx: Connection, schedule_id: int) -> ScheduleRow | None:
     """One trigger that is not deleted."""
-    row = tx.execute(
-        select(*_COLUMNS).where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))
-    ).first()
-    return schedule_row(row) if row else None
+    found = rows(tx, select(*_COLUMNS).where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None)))
+    return found[0] if found else None
 
 
 def lock(tx: Connection, schedule_id: int) -> ScheduleRow | None:
     """The same, and nobody else changes it or moves it on before this transaction ends."""
     query = select(*_COLUMNS).where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))
-    row = tx.execute(query.with_for_update()).first()
-    return schedule_row(row) if row else None
+    found = rows(tx, query.with_for_update(key_share=True))  # its runs may go on pointing at it
+    return found[0] if found else None
 
 
 def exists(tx: Connection, schedule_id: int) -> bool:
     """Whether there is or ever was such a trigger: the history of a deleted one stays readable."""
     return tx.execute(select(1).where(SCHEDULE.c.id == schedule_id)).first() is not None
+
+
+def ever(tx: Connection, schedule_id: int) -> tuple[ScheduleRow, datetime | None] | None:
+    """A trigger, also a deleted one, and when it was deleted."""
+    found = firsts(
+        read_rows(tx, select(*_COLUMNS, SCHEDULE.c.deleted_at).where(SCHEDULE.c.id == schedule_id))
+    )
+    return found[0] if found else None
 
 
 def named(tx: Connection, pipeline_uuid: str, name: str) -> int | None:
@@ -65,8 +65,9 @@ def named(tx: Connection, pipeline_uuid: str, name: str) -> int | None:
 def with_token_hash(tx: Connection, schedule_id: int) -> tuple[ScheduleRow, str | None] | None:
     """A trigger with the hash of its token, which its row never shows."""
     query = select(*_COLUMNS, SCHEDULE.c.token_hash)
-    row = tx.execute(query.where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))).first()
-    return (schedule_row(row[:-1]), row[-1]) if row else None
+    query = query.where(SCHEDULE.c.id == schedule_id, SCHEDULE.c.deleted_at.is_(None))
+    found = firsts(read_rows(tx, query))
+    return found[0] if found else None
 
 
 def set_token_hash(tx: Connection, schedule_id: int, token_hash: str) -> None:
@@ -98,19 +99,19 @@ def page(
     for column, wanted in filters:
         if wanted:
             query = query.where(column.in_(wanted))
-    return [schedule_row(row) for row in tx.execute(query)]
+    return rows(tx, query)
 
 
 def with_digests(tx: Connection) -> list[tuple[ScheduleRow, str | None]]:
     """Every trigger, with the digest of the entry of a file that it was last made from."""
     query = select(*_COLUMNS, SCHEDULE.c.digest).where(SCHEDULE.c.deleted_at.is_(None))
-    return [(schedule_row(row[:-1]), row[-1]) for row in tx.execute(query.order_by(SCHEDULE.c.id))]
+    return firsts(read_rows(tx, query.order_by(SCHEDULE.c.id)))
 
 
 def live(tx: Connection) -> list[tuple[ScheduleRow, str | None, str | None]]:
     """Every trigger that is not deleted, with the digest of what it was made from and its token's hash."""
     query = select(*_COLUMNS, SCHEDULE.c.digest, SCHEDULE.c.token_hash).where(SCHEDULE.c.deleted_at.is_(None))
-    return [(schedule_row(row[:-2]), row[-2], row[-1]) for row in tx.execute(query.order_by(SCHEDULE.c.id))]
+    return [(row, more[0], more[1]) for row, more in read_rows(tx, query.order_by(SCHEDULE.c.id))]
 
 
 def save(tx: Connection, schedule_id: int, values: Mapping[str, Any], *, new: bool, now: datetime) -> None:
@@ -119,130 +120,23 @@ def save(tx: Connection, schedule_id: int, values: Mapping[str, Any], *, new: bo
         tx.execute(SCHEDULE.insert().values(id=schedule_id, created_at=now, updated_at=now, **values))
     else:
         tx.execute(update(SCHEDULE).where(SCHEDULE.c.id == schedule_id).values(updated_at=now, **values))
-    columns = (REVISION.c.schedule_interval, REVISION.c.timezone, REVISION.c.status, REVISION.c.cursor_at)
     source = select(
-        SCHEDULE.c.id,
-        SCHEDULE.c.revision,
-        SCHEDULE.c.updated_at,
-        SCHEDULE.c.schedule_interval,
-        SCHEDULE.c.timezone,
-        SCHEDULE.c.status,
-        SCHEDULE.c.cursor_at,
+        SCHEDULE.c.id, SCHEDULE.c.revision, SCHEDULE.c.updated_at, *(SCHEDULE.c[name] for name in _SAID)
     ).where(SCHEDULE.c.id == schedule_id)
-    tx.execute(
-        REVISION.insert().from_select(
-            [REVISION.c.schedule_id, REVISION.c.revision, REVISION.c.at, *columns], source
-        )
+    columns = [REVISION.c.schedule_id, REVISION.c.revision, REVISION.c.at, *(REVISION.c[n] for n in _SAID)]
+    tx.execute(REVISION.insert().from_select(columns, source))
+
+
+def as_said(tx: Connection, schedule: ScheduleRow) -> ScheduleRow:
+    """The trigger with the timing of its last revision, which a hand in the table does not change."""
+    query = select(*(REVISION.c[name] for name in _TIMES))
+    query = query.where(
+        REVISION.c.schedule_id == schedule.id,
+        REVISION.c.revision == schedule.revision,
+        REVISION.c.settings.is_not(None),  # written by a program of before: it had not all of it
     )
-
-
-def set_limit(tx: Connection, scope: str, cap: int | None, *, now: datetime) -> bool:
-    """Set or (None) lift the limit of a scope; True when that changed anything. Every change is kept by seq."""
-    old = tx.execute(select(LIMIT.c.cap).where(LIMIT.c.scope == scope).with_for_update()).scalar()
-    if old == cap:
-        return False
-    if cap is None:
-        tx.execute(LIMIT.delete().where(LIMIT.c.scope == scope))
-    else:
-        statement = insert(tx, LIMIT).values(scope=scope, cap=cap)
-        tx.execute(statement.on_conflict_do_update(index_elements=[LIMIT.c.scope], set_={"cap": cap}))
-    tx.execute(HISTORY.insert().values(scope=scope, seq=take_seq(tx, 1)[0], cap=cap, at=now))
-    return True
-
-
-def limits(tx: Connection, prefix: str) -> dict[str, int]:
-    """The limits whose scope begins with `prefix`."""
-    query = select(LIMIT.c.scope, LIMIT.c.cap).where(LIMIT.c.scope.startswith(prefix, autoescape=True))
-    return {row.scope: row.cap for row in tx.execute(query)}
-
-
-def due(tx: Connection, *, now: datetime, limit: int) -> list[ScheduleRow]:
-    """Active triggers to be looked at, the longest due first."""
-    query = (
-        select(*_COLUMNS)
-        .where(
-            SCHEDULE.c.next_fire_at.is_not(None),
-            SCHEDULE.c.next_fire_at <= now,
-            SCHEDULE.c.status == ScheduleStatus.ACTIVE,
-            SCHEDULE.c.deleted_at.is_(None),
-        )
-        .order_by(SCHEDULE.c.next_fire_at, SCHEDULE.c.id)
-        .limit(limit)
-    )
-    return [schedule_row(row) for row in tx.execute(query)]
-
-
-def next_due(tx: Connection) -> datetime | None:
-    """When the next trigger is due."""
-    query = select(func.min(SCHEDULE.c.next_fire_at)).where(
-        SCHEDULE.c.next_fire_at.is_not(None),
-        SCHEDULE.c.status == ScheduleStatus.ACTIVE,
-        SCHEDULE.c.deleted_at.is_(None),
-    )
-    return tx.execute(query).scalar()
-
-
-def advance(
-    tx: Connection, schedule: ScheduleRow, *, cursor_at: datetime | None, next_fire_at: datetime | None
-) -> bool:
-    """Move a trigger on, if nobody has since it was read: the compare-and-set that makes a slot fire once."""
-    cursor = SCHEDULE.c.cursor_at
-    moved = tx.execute(
-        update(SCHEDULE)
-        .where(
-            SCHEDULE.c.id == schedule.id,
-            SCHEDULE.c.revision == schedule.revision,
-            SCHEDULE.c.status == ScheduleStatus.ACTIVE,
-            SCHEDULE.c.deleted_at.is_(None),
-            cursor.is_(None) if schedule.cursor_at is None else cursor == schedule.cursor_at,
-        )
-        .values(cursor_at=cursor_at, next_fire_at=next_fire_at)
-    )
-    return moved.rowcount == 1
-
-
-def quarantine(tx: Connection, schedule: ScheduleRow, error: str, *, now: datetime) -> None:
-    """Set a trigger aside: it is shown with its error and does not fire until its definition changes."""
-    tx.execute(
-        update(SCHEDULE)
-        .where(SCHEDULE.c.id == schedule.id, SCHEDULE.c.revision == schedule.revision)
-        .values(error=error, next_fire_at=None, updated_at=now)
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSlot:
-    """A decision about one slot, or about a stretch of them."""
-
-    execution_date: datetime
-    outcome: SlotOutcome
-    reason: str | None = None
-    pipeline_run_id: int | None = None
-    until: datetime | None = None
-    count: int = 1
-
-
-def write_slots(
-    tx: Connection, schedule: ScheduleRow, slots: Iterable[NewSlot], *, node_id: str, now: datetime
-) -> None:
-    """Write decisions. A slot that has one already is a primary key fault: it rolls the tick back."""
-    rows = [
-        {
-            "pipeline_schedule_id": schedule.id,
-            "execution_date": slot.execution_date,
-            "outcome": slot.outcome,
-            "reason": slot.reason,
-            "pipeline_run_id": slot.pipeline_run_id,
-            "until": slot.until,
-            "slot_count": slot.count,
-            "revision": schedule.revision,
-            "decided_by": node_id,
-            "decided_at": now,
-        }
-        for slot in slots
-    ]
-    if rows:
-        tx.execute(SLOT.insert(), rows)
+    row = tx.execute(query).first()
+    return replace(schedule, **row._mapping) if row else schedule
 
 
 def slots(tx: Connection, schedule_id: int, *, limit: int, before: datetime | None = None) -> list[SlotRow]:
@@ -264,21 +158,3 @@ def slots(tx: Connection, schedule_id: int, *, limit: int, before: datetime | No
         )
         for row in rows
     ]
-
-
-def last_decided(tx: Connection, schedule_id: int) -> datetime | None:
-    """The latest slot that has its row; None when nothing was ever decided for a trigger."""
-    query = select(func.coalesce(SLOT.c.until, SLOT.c.execution_date, type_=SLOT.c.until.type))
-    query = query.where(SLOT.c.pipeline_schedule_id == schedule_id)
-    return tx.execute(query.order_by(SLOT.c.execution_date.desc()).limit(1)).scalar()
-
-
-def last_run_end(tx: Connection, schedule_id: int) -> tuple[bool, datetime | None]:
-    """Of the run of a trigger's newest slot that has one: whether it is still live, and when it ended.
-
-    By the ledger, since ids tell nothing of time: each node gives them out from a block of its own.
-    """
-    query = select(RUN.c.completed_at).join(SLOT, SLOT.c.pipeline_run_id == RUN.c.id)
-    query = query.where(SLOT.c.pipeline_schedule_id == schedule_id)
-    row = tx.execute(query.order_by(SLOT.c.execution_date.desc()).limit(1)).first()
-    return (row is not None and row.completed_at is None, row.completed_at if row else None)

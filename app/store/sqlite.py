@@ -6,9 +6,7 @@ with "database is locked" whatever the timeout.
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -21,18 +19,21 @@ from typing import IO, Any, Concatenate
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
-from app.errors import StartRefused, StoreUnavailable
+from app.errors import StoreUnavailable
 from app.store.db import P, T, bound, dumps
+from app.store.sqlite_file import Whereabouts, require_sound
+from app.store.sqlite_file import take_lock as take_lock
 
 log = logging.getLogger(__name__)
 
 #: Units that share one commit at most: bounds how long the first of them waits.
 MAX_UNITS = 500
 READERS = 4
+#: How long a lock of another program is waited for.
+BUSY_MS = 5000
 _PRAGMAS = (
-    "PRAGMA busy_timeout=5000",
     "PRAGMA foreign_keys=ON",
     "PRAGMA cache_size=-16000",
     "PRAGMA temp_store=MEMORY",
@@ -67,17 +68,22 @@ class SqliteDatabase:
         self._read_engine: Engine | None = None
         self._write_engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._whereabouts: Whereabouts | None = None
+        #: why the last transaction was not written; None once one was
+        self.trouble: str | None = None
 
     async def open(self) -> None:
-        """Take the file's lock, start the writer."""
+        """Take the file's lock, look through the file, start the writer. Raises StartRefused, StoreUnavailable."""
         self._loop = asyncio.get_running_loop()
         self._read_engine = _engine(self.url, "PRAGMA query_only=ON")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         if not self._exclusive:
             return
         self._lock = take_lock(self._path)
+        await asyncio.to_thread(require_sound, self._path)
         self._write_engine = _engine(self.url, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
         await asyncio.to_thread(_prove, self._write_engine)
+        self._whereabouts = Whereabouts(self._path)
         self._writer = threading.Thread(target=self._write_loop, name="sqlite-write", daemon=True)
         self._writer.start()
 
@@ -101,16 +107,15 @@ class SqliteDatabase:
 
     def _read(self, fn: Callable[[Connection], T]) -> T:
         assert self._read_engine is not None
-        with self._read_engine.connect() as tx:
-            raw = _raw(tx)
-            raw.execute("BEGIN")
-            try:
-                return fn(tx)
-            except (OperationalError, sqlite3.OperationalError) as error:
-                raise unavailable(error) from error
-            finally:
-                if raw.in_transaction:
-                    raw.execute("COMMIT")
+        if self._whereabouts is not None:
+            self._whereabouts.require()
+        try:
+            with self._read_engine.connect() as tx:
+                return _snapshot(tx, fn)
+        except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
+            if not _is_away(error):
+                raise
+            raise unavailable(error) from error
 
     def _write_loop(self) -> None:
         assert self._write_engine is not None
@@ -124,10 +129,26 @@ class SqliteDatabase:
                             stop = True
                             break
                         units.append(unit)
-                _run_together(tx, units)
+                self._run(tx, units)
                 self._answer(units)
                 if stop:
                     return
+
+    def _run(self, tx: Connection, units: list[_Unit]) -> None:
+        try:
+            if self._whereabouts is not None:
+                self._whereabouts.require()
+            trouble = _run_together(tx, units)
+        except StoreUnavailable as error:
+            trouble = error
+            for unit in units:
+                unit.error = error
+        detail = None if trouble is None else trouble.detail
+        if detail is not None and detail != self.trouble:  # told once, not once a transaction
+            log.error("nothing can be written: %s", detail)
+        elif detail is None and self.trouble is not None:
+            log.info("the database can be written again")
+        self.trouble = detail
 
     def _answer(self, units: list[_Unit]) -> None:
         assert self._loop is not None
@@ -165,7 +186,7 @@ def _engine(url: str, *pragmas: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(raw: sqlite3.Connection, _record: Any) -> None:
-        for pragma in (*_PRAGMAS, *pragmas):
+        for pragma in (f"PRAGMA busy_timeout={BUSY_MS}", *_PRAGMAS, *pragmas):
             raw.execute(pragma)
 
     return engine
@@ -176,7 +197,7 @@ def _prove(engine: Engine) -> None:
     try:
         with engine.connect() as tx:
             tx.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
-    except DBAPIError as error:
+    except (DBAPIError, UnicodeDecodeError) as error:
         raise unavailable(error) from error
 
 
@@ -184,9 +205,20 @@ def _raw(tx: Connection) -> sqlite3.Connection:
     return tx.connection.driver_connection  # type: ignore[return-value]
 
 
-def _run_together(tx: Connection, units: list[_Unit]) -> None:
-    """All units in one transaction; a unit that raises undoes only itself."""
+def _snapshot(tx: Connection, fn: Callable[[Connection], T]) -> T:
     raw = _raw(tx)
+    raw.execute("BEGIN")
+    try:
+        return fn(tx)
+    finally:
+        if raw.in_transaction:
+            raw.execute("COMMIT")
+
+
+def _run_together(tx: Connection, units: list[_Unit]) -> StoreUnavailable | None:
+    """All units in one transaction; a unit that raises undoes only itself. What kept it from the disk, if anything."""
+    raw = _raw(tx)
+    trouble = None
     try:
         raw.execute("BEGIN IMMEDIATE")
         for unit in units:
@@ -194,12 +226,13 @@ def _run_together(tx: Connection, units: list[_Unit]) -> None:
         raw.execute("COMMIT")
     except (sqlite3.Error, DBAPIError) as error:
         # Nothing of this batch is on disk; say so to every unit, also to those that ran well.
-        log.warning("SQLite refused a transaction: %s", error)
+        trouble = unavailable(error)
         for unit in units:
-            unit.error = unit.error or unavailable(error)
+            unit.error = unit.error or trouble
     finally:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
+    return trouble
 
 
 def _run_one(tx: Connection, raw: sqlite3.Connection, unit: _Unit) -> None:
@@ -214,8 +247,12 @@ def _run_one(tx: Connection, raw: sqlite3.Connection, unit: _Unit) -> None:
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether the file cannot be read or written now, be it told by SQLAlchemy or (the journal) by the driver."""
-    return isinstance(error, OperationalError | sqlite3.OperationalError)
+    """Whether the file cannot be read or written now, be it told by SQLAlchemy or (the journal) by the driver.
+
+    A damaged file is the bare DatabaseError, the base of those that blame the statement, or text that is none.
+    """
+    damaged = type(error) in (DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError)
+    return damaged or isinstance(error, OperationalError | sqlite3.OperationalError)
 
 
 def _resolve(units: list[_Unit]) -> None:
@@ -232,23 +269,3 @@ def unavailable(error: Exception) -> StoreUnavailable:
     """The error for callers when SQLite cannot be read or written (locked, full, read-only, damaged)."""
     cause = str(getattr(error, "orig", None) or error)
     return StoreUnavailable(f"SQLite: {cause}", hint="nothing was changed; try again when the cause is gone")
-
-
-def take_lock(path: Path) -> IO[bytes]:
-    """Lock `<file>.lock` for this process's life. Raises StartRefused when another service has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = (path.parent / (path.name + ".lock")).open("ab+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().decode(errors="replace").strip() or "unknown"
-        lock.close()
-        raise StartRefused(
-            f"Another service (pid {holder}) already serves {path}.",
-            hint="Stop it first. For several services at once use Postgres (--database-url postgresql://…).",
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    lock.flush()
-    return lock

@@ -5,6 +5,8 @@ import re
 import httpx
 import pytest
 
+from app.pipelines.trigger_settings import READERS
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -32,6 +34,15 @@ async def test_every_operation_declares_its_problems_and_its_security(api: httpx
             assert content == {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             }
+
+
+async def test_every_setting_of_a_trigger_is_shown_with_what_it_means(api: httpx.AsyncClient) -> None:
+    schemas = (await api.get("/openapi.json")).json()["components"]["schemas"]
+    for name in ("ScheduleCreate", "SchedulePatch", "PreviewAsked"):
+        shown = schemas[name]["properties"]["settings"]
+        assert shown["properties"].keys() == READERS.keys(), name
+        assert all(one["description"] for one in shown["properties"].values())
+        assert shown["additionalProperties"] is False
 
 
 async def test_every_reference_leads_somewhere(api: httpx.AsyncClient) -> None:

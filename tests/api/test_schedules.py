@@ -1,13 +1,15 @@
 """Triggers over HTTP: made, looked at, changed with ETags, paused, fired, deleted; the ledger in pages."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from app import clock
 from app.models.columns import from_us, to_us
 from app.scheduler.engine import Engine
-from app.store.sql import SLOT
+from app.store.sql import SCHEDULE, SLOT
 from tests.api.test_bad_requests import assert_problem
 from tests.invariants import assert_hold
 
@@ -89,13 +91,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a long interval": ({"schedule_interval": "1," * 200}, "/schedule_interval"),
     "no zone": ({"timezone": "Mars/Olympus"}, "/timezone"),
     "naive start": ({"start_time": "2026-01-31T08:00:00"}, "/start_time"),
-    "a feature to come": ({"sla": 60}, "/sla"),
+    "an sla that is none": ({"sla": -60}, "/sla"),
     "event matchers": ({"event_matchers": []}, "/event_matchers"),
     "a token of one's own": ({"token": "x" * 40}, "/token"),
     "unknown setting": ({"settings": {"retries": 1}}, "/settings/retries"),
-    "setting to come": (
-        {"settings": {"create_initial_pipeline_run": True}},
-        "/settings/create_initial_pipeline_run",
+    "a policy that is none": ({"settings": {"catch_up": "some"}}, "/settings/catch_up"),
+    "a blackout that is none": (
+        {"settings": {"blackouts": [{"weekdays": ["funday"]}]}},
+        "/settings/blackouts",
     ),
     "setting of the wrong type": (
         {"settings": {"skip_if_previous_running": "yes"}},
@@ -205,8 +208,43 @@ async def test_pause_and_resume(api: httpx.AsyncClient) -> None:
     assert (await api.post(f"{url}/pause", json={})).json() == paused
     resumed = (await api.post(f"{url}/resume")).json()
     assert (resumed["status"], resumed["next_execution_date"]) == ("active", made["next_execution_date"])
-    answer = await api.post(f"{url}/resume", json={"missed": "all"})
+    answer = await api.post(f"{url}/resume", json={"missed": "some"})
     assert_problem(answer, 422, "invalid_input")
+    assert (await api.post(f"{url}/resume", json={"missed": "all"})).json() == resumed
+
+
+async def paused_for(api: httpx.AsyncClient, name: str, **values: Any) -> dict[str, Any]:
+    """A trigger that is paused, and whose last slot was three days ago."""
+    made = await make(api, name, status="active", **values)
+    await api.post(f"{URL}/{made['id']}/pause")
+    midnight = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    cursor = SCHEDULE.update().where(SCHEDULE.c.id == made["id"])
+    await engine_of(api).db.write(
+        lambda tx: tx.execute(cursor.values(cursor_at=midnight - timedelta(days=3)))
+    )
+    return made
+
+
+async def test_a_resume_is_looked_at_before_and_does_what_it_said(api: httpx.AsyncClient) -> None:
+    for missed, expected in {None: 0, "skip": 0, "latest": 1, "all": 3}.items():
+        made = await paused_for(api, f"missed {missed}")
+        url = f"{URL}/{made['id']}"
+        found = (await api.get(f"{url}/resume")).json()
+        assert (found["count"], found["capped"]) == (3, False)
+        assert found["last"] > found["first"]
+        assert found["choices"]["all"] == {"runs": 3, "dropped": 0}
+        assert found["choices"][missed or "skip"] == {"runs": expected, "dropped": 3 - expected}
+        body = {"json": {"missed": missed}} if missed else {}
+        answer = await api.post(f"{url}/resume", **body)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.json()["status"]) == (200, "active")
+        await engine_of(api)._tick()
+        slots = (await api.get(f"{url}/slots")).json()["items"]
+        assert sum(slot["count"] for slot in slots) == 3
+        assert [slot["outcome"] for slot in slots].count("run") == expected
+        assert {slot["reason"] for slot in slots if slot["outcome"] == "skipped"} <= {"paused"}
+        nothing = (await api.get(f"{url}/resume")).json()
+        assert (nothing["count"], nothing["first"]) == (0, None), "an active one has missed nothing"
+    assert_problem(await api.get(f"{URL}/987654321/resume"), 404, "schedule_not_found")
 
 
 async def test_a_trigger_is_fired_now_with_its_variables_and_waited_for(api: httpx.AsyncClient) -> None:

@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,128 @@ def test_triggers(invoke: Invoke, service: Service) -> None:
     (other,) = re.findall(r"^id: +(\d+)$", out, re.M)
     assert invoke("triggers", "rotate-token", other, *at)[1].strip() not in ("", token[1])
     assert invoke("triggers", "delete", other, *at)[0] == 0
+
+
+def test_why_a_run_went_as_it_did(invoke: Invoke, service: Service, client: Client) -> None:
+    at = ("-s", service.url)
+    run = client.wait(client.launch("broken_code").id, timeout=30)
+    code, out, _ = invoke("runs", "explain", str(run.id), *at)
+    assert code == 0 and out.splitlines() == [
+        f"run {run.id} is failed",
+        "  Block 'explode' failed: ValueError: no luck today (custom/explode.py:4).",
+        f"    see: runwright runs logs {run.id} --block explode",
+    ]
+    code, out, _ = invoke("runs", "explain", str(run.id), "-o", "json", *at)
+    assert json.loads(out)["reasons"][0]["code"] == "block_failed"
+    assert invoke("runs", "explain", "999999", *at)[0] == 3
+
+
+def test_why_a_trigger_did_not_fire(invoke: Invoke, service: Service, client: Client) -> None:
+    at = ("-s", service.url)
+    made = client.create_schedule(
+        "hello",
+        "explained",
+        schedule_type="time",
+        schedule_interval="30 2 * * *",
+        timezone="Europe/Berlin",
+        status="active",
+    )
+    one = str(made.id)
+    code, out, _ = invoke("triggers", "explain", one, "--at", "2099-03-01 02:30", *at)
+    assert code == 0 and out.startswith(f"trigger {one} (hello/explained) at Sun 2099-03-01 02:30:00 +0100\n")
+    assert "It is due in" in out and "after:  Mon 2099-03-02 02:30:00 +0100" in out
+    code, out, _ = invoke("triggers", "explain", one, "--at", "2020-01-01T00:00:00Z", *at)
+    assert code == 0 and "The trigger did not exist yet" in out
+    code, out, _ = invoke("triggers", "explain", one, "-o", "json", *at)
+    assert code == 0 and json.loads(out)["pipeline_schedule_id"] == made.id
+    code, _, errors = invoke("triggers", "explain", one, "--at", "noon", *at)
+    assert code == 2 and "--at: 'noon' is not a time" in errors
+    code, out, _ = invoke("triggers", "slots", one, "--outcome", "missed", "--since", "2020-01-01", *at)
+    assert (code, out) == (0, "no slot has been due yet\n")
+    assert invoke("triggers", "slots", one, "--outcome", "late", *at)[0] == 2
+    code, out, _ = invoke("triggers", "next", one, "-n", "2", *at)
+    assert code == 0 and [row[1] for row in rows(out)[1:]] == ["hello/explained"] * 2
+    code, out, _ = invoke("triggers", "next", "-n", "3", "-o", "json", *at)
+    assert len(json.loads(out)) == 3
+    client.delete_schedule(made.id)
+
+
+def test_everything_is_paused_and_resumed(invoke: Invoke, service: Service, client: Client) -> None:
+    at = ("-s", service.url)
+    code, out, _ = invoke("pause-all", "--note", "moving house", *at)
+    assert (
+        code == 0 and out.startswith("all triggers are paused since 20") and out.endswith(": moving house\n")
+    )
+    assert client.paused().note == "moving house"
+    assert invoke("resume-all", "--missed", "skip", *at)[:2] == (0, "no pause of all triggers holds\n")
+    assert client.paused().paused is False
+    assert invoke("resume-all", "--missed", "some", *at)[0] == 2
+
+
+def test_missed_slots_are_skipped_with_a_line_where_nobody_can_be_asked(
+    invoke: Invoke, service: Service, client: Client
+) -> None:
+    at = ("-s", service.url)
+    made = client.create_schedule(
+        "hello", "each second", schedule_type="time", schedule_interval="* * * * * *", status="active"
+    )
+    one = str(made.id)
+    client.pause(made.id)
+    while client.missed(made.id).count < 2:
+        time.sleep(0.05)
+    code, _, errors = invoke("triggers", "resume", one, *at)
+    assert code == 0 and "slots were due while it was paused" in errors and "--missed latest" in errors
+    client.pause(made.id)
+    while client.missed(made.id).count < 1:
+        time.sleep(0.05)
+    code, _, errors = invoke("triggers", "resume", one, "--missed", "skip", *at)
+    assert (code, errors) == (0, "")
+    client.pause(made.id)
+    assert invoke("triggers", "resume", one, "--missed", "some", *at)[0] == 2
+    client.delete_schedule(made.id)
+
+
+def test_a_person_at_a_terminal_is_asked_about_missed_slots(service: Service, client: Client) -> None:
+    made = client.create_schedule(
+        "hello", "asked", schedule_type="time", schedule_interval="* * * * * *", status="active"
+    )
+    client.pause(made.id)
+    while client.missed(made.id).count < 2:
+        time.sleep(0.05)
+    ours, theirs = pty.openpty()
+    command = [BIN / "runwright", "triggers", "resume", str(made.id), "-s", service.url]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="dumb", COLUMNS="100")
+    ) as going:
+        os.close(theirs)
+        shown = b""
+        while b"skip, latest or all" not in shown:
+            shown += os.read(ours, 65536)
+        os.write(ours, b"some\nlatest\n")
+        while chunk := _read(ours):
+            shown += chunk
+        assert going.wait(timeout=30) == 0, shown
+    os.close(ours)
+    said = shown.decode()
+    assert "skip    0 runs" in said and "latest  1 run," in said and "is active" in said
+    client.delete_schedule(made.id)
+
+
+def test_triggers_are_brought_to_their_files_by_the_service(
+    invoke: Invoke, service: Service, client: Client
+) -> None:
+    file = service.project / "pipelines/talk/triggers.yaml"
+    file.write_text("triggers: [{name: passing, schedule_type: time, schedule_interval: '@daily'}]\n")
+    code, _, _ = invoke("triggers", "apply", service.project)
+    assert code in (0, 1), "1: one of the project's triggers is quarantined"
+    assert [found.name for found in client.schedules(pipeline_uuid="talk")] == ["passing"]
+    file.write_text("triggers: []\n")
+    invoke("triggers", "apply", service.project)
+    code, out, _ = invoke("triggers", "apply", service.project, "--prune", "--dry-run")
+    assert any(row[0] == "talk/passing" and row[2] == "would be deleted" for row in rows(out))
+    code, out, _ = invoke("triggers", "apply", service.project, "--prune", "-o", "json")
+    assert [found["name"] for found in json.loads(out)["deleted"]] == ["passing"]
+    assert list(client.schedules(pipeline_uuid="talk")) == []
 
 
 def test_exit_codes_are_stable(invoke: Invoke, service: Service, tmp_path: Path) -> None:

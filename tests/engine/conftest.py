@@ -17,7 +17,7 @@ from app.executors.base import BlockCall, BlockError, BlockResult, LogLine
 from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Outcome
 from app.pipelines.catalogue import Catalogue
-from app.scheduler import timetable
+from app.scheduler import catchup
 from app.scheduler.engine import Engine, running
 from app.scheduler.launch import LaunchRequest
 from app.settings import Settings
@@ -95,9 +95,12 @@ class Scripted:
         self.calls: list[BlockCall] = []
         self.kills: list[str] = []
         self.slots: list[Slot] = []
-        self.busy = self.at_once = 0
+        self.busy = self.at_once = self.cuts = 0
 
     async def start(self) -> None: ...
+
+    def cut(self) -> None:
+        self.cuts += 1
 
     async def stop(self) -> None:
         for slot in self.slots:
@@ -161,7 +164,7 @@ class World:
         return Settings(**{**given, **values})
 
     def engine(self, *, scheduling: bool = False, **values: Any) -> Engine:
-        catalogue = Catalogue(self.folder, {}, timetable.parse)
+        catalogue = Catalogue(self.folder, {}, catchup.judge)
         catalogue.refresh()
         return Engine(
             self.settings(**values),

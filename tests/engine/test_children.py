@@ -13,7 +13,7 @@ from app.scheduler.build import build_engine
 from app.scheduler.engine import Engine, running
 from app.scheduler.launch import LaunchRequest
 from app.settings import Settings
-from app.store import logs, runs, schedules
+from app.store import limits, logs, runs, schedules
 from tests.invariants import assert_hold
 
 SAMPLE = """\
@@ -196,7 +196,7 @@ async def test_many_waiting_parents_on_two_workers_under_a_global_limit_all_end(
     project: Path, database_url: str
 ) -> None:
     async with serving(project, database_url) as engine:
-        await engine.db.write(schedules.set_limit, "global", 4, now=clock.now())
+        await engine.db.write(limits.set_limit, "global", 4, now=clock.now())
         parents = await asyncio.gather(
             *(engine.launch(LaunchRequest(pipeline_uuid="waiting")) for _ in range(64))
         )

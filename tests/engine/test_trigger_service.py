@@ -22,7 +22,7 @@ from app.models.rows import ScheduleRow
 from app.models.states import Cause, RunStatus, ScheduleStatus
 from app.scheduler.engine import Engine
 from app.scheduler.triggers import TriggerDraft, hash_of
-from app.store import runs, schedules
+from app.store import limits, runs, schedules, slots
 from app.store.db import Tx
 from app.store.idempotency import Idempotency
 from app.store.sql import SCHEDULE
@@ -53,8 +53,8 @@ async def look(engine: Engine, schedule_id: int) -> ScheduleRow:
 
 
 async def ledger(engine: Engine, schedule_id: int) -> list[tuple[str, str | None, int]]:
-    slots = await engine.db.read(schedules.slots, schedule_id, limit=100)
-    return [(s.outcome.value, s.reason, s.count) for s in reversed(slots)]
+    found = await engine.db.read(schedules.slots, schedule_id, limit=100)
+    return [(s.outcome.value, s.reason, s.count) for s in reversed(found)]
 
 
 async def age(engine: Engine, **back: float) -> None:
@@ -444,18 +444,18 @@ async def test_a_limit_follows_its_trigger(world: World) -> None:
     async with world.serving() as engine:
         row = await make(engine, settings={"pipeline_run_limit": 3})
         scope = f"schedule:{row.id}"
-        assert await engine.db.read(schedules.limits, scope) == {scope: 3}
+        assert await engine.db.read(limits.limits, scope) == {scope: 3}
         await engine.triggers.pause(row.id)
-        assert await engine.db.read(schedules.limits, scope) == {scope: 3}
+        assert await engine.db.read(limits.limits, scope) == {scope: 3}
         await engine.triggers.update(row.id, {"settings": {}})
-        assert await engine.db.read(schedules.limits, scope) == {}
+        assert await engine.db.read(limits.limits, scope) == {}
 
 
 async def test_a_trigger_that_was_quarantined_is_mended_by_an_edit(world: World) -> None:
     world.pipeline("etl", {"a": []})
     async with world.serving() as engine:
         row = await make(engine)
-        await engine.db.write(schedules.quarantine, row, "no interval", now=clock.now())
+        await engine.db.write(slots.quarantine, row, "no interval", now=clock.now())
         await engine.triggers.update(row.id, {"schedule_interval": "@daily"})
         mended = await look(engine, row.id)
         assert mended.error is None and mended.next_fire_at is not None

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import enum
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("os.fsync", full)
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(faults.OutputNotStorable, match="No space left"):
         outputs.store({1}, 0, "a", str(tmp_path))
     assert list((tmp_path / "a").iterdir()) == []
 
@@ -204,3 +205,18 @@ def test_a_series_is_pickled(tmp_path: Path) -> None:
     ref, back = round_trip(pd.Series([1, 2], name="n"), tmp_path)
     assert (ref["kind"], ref["type"]) == ("pickle", "pandas.Series")
     pd.testing.assert_series_equal(back, pd.Series([1, 2], name="n"))
+
+
+def test_an_output_that_finds_no_room_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))  # as a full disk, but only for us
+    try:
+        with pytest.raises(
+            faults.OutputNotStorable, match=f"output 0 .* cannot be written to {tmp_path}: File too"
+        ):
+            outputs.store(b"x" * 200_000, 0, "1/a/1", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    ref = outputs.store(b"x" * 200_000, 0, "1/a/1", str(tmp_path))
+    assert outputs.open_input([ref], str(tmp_path), "a") == b"x" * 200_000

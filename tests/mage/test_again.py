@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.import_mage import Wishes, import_from_mage
 from app.models.states import ScheduleStatus
-from app.store import schedules
+from app.store import limits
 from app.store.opening import open_database
 from tests.api.conftest import app_on, serving
 from tests.cli.conftest import Invoke
@@ -125,8 +125,8 @@ def test_triggers_of_files_get_the_ids_of_mage_after_a_first_start(
     _, report, said = run(invoke, root, mage_sqlite, "--into", database_url)
     assert said.startswith("Nothing to do") and rows(database_url) == before
     asyncio.run(_hold(database_url))
-    limits = look(database_url, lambda tx: schedules.limits(tx, "schedule:"))
-    assert limits == {"schedule:1": 3}, "the limit of b has come with it"
+    found = look(database_url, lambda tx: limits.limits(tx, "schedule:"))
+    assert found == {"schedule:1": 3}, "the limit of b has come with it"
 
 
 async def _hold(url: str) -> None:

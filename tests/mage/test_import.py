@@ -13,7 +13,7 @@ import pytest
 from app.cli.import_mage import Wishes, import_from_mage
 from app.models.rows import ScheduleRow
 from app.models.states import ScheduleStatus, ScheduleType
-from app.store import schedules
+from app.store import limits, schedules
 from app.store.db import Tx
 from app.store.opening import open_database
 from app.store.sqlite import take_lock
@@ -148,7 +148,7 @@ def test_triggers_are_what_they_were_in_mage(
     assert nightly.next_fire_at is not None and nightly.cursor_at is not None
     assert nightly.next_fire_at > nightly.cursor_at, "nothing of the past is due"
     assert found[12].settings == {"pipeline_run_limit": 2, "on_pipeline_run_limit_reached": "wait"}
-    assert look(database_url, lambda tx: schedules.limits(tx, "schedule:")) == {"schedule:12": 2}
+    assert look(database_url, lambda tx: limits.limits(tx, "schedule:")) == {"schedule:12": 2}
     asleep = {id for id, row in found.items() if row.status is ScheduleStatus.INACTIVE}
     assert asleep == {2, 6, 10, 11, 14, 16}
     assert "61" in (found[10].error or "") and found[10].schedule_interval == "61 * * * *"
@@ -211,7 +211,7 @@ def test_a_service_that_serves_the_database_is_in_the_way(
     mage_sqlite.trigger(1, "t", "API")
     with take_lock(root / ".runwright" / "runwright.db"):
         code, out, said = invoke("import-mage", root, "--database-url", mage_sqlite.url)
-        assert (code, out) == (78, "") and "to itself" in said and "Stop the service" in said
+        assert (code, out) == (78, "") and "already serves" in said and "Stop it first" in said
         code, _, _ = run(invoke, root, mage_sqlite, "--dry-run")
         assert code == 0
 
@@ -251,7 +251,7 @@ def test_an_older_mage_without_later_columns_is_read(invoke: Invoke, root: Path,
     [
         ("sqlite:///{tmp}/nothing.db", 3, "no database file"),
         ("sqlite:///{tmp}/empty.db", 2, "no database of Mage"),
-        ("sqlite:///{tmp}/text.db", 1, "cannot be read"),
+        ("sqlite:///{tmp}/text.db", 7, "file is not a database"),
         ("no url", 2, "no URL"),
         ("mssql://somewhere/mage", 78, "not supported"),
     ],

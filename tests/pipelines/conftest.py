@@ -8,7 +8,7 @@ import pytest
 
 from app.models.pipeline import Pipeline
 from app.pipelines.catalogue import Catalogue, CatalogueEntry
-from app.scheduler.timetable import parse
+from app.scheduler.catchup import judge
 
 
 class Project:
@@ -38,7 +38,7 @@ class Project:
         return self.write(f"pipelines/{uuid}/triggers.yaml", text)
 
     def catalogue(self, environ: Mapping[str, str] | None = None) -> Catalogue:
-        catalogue = Catalogue(self.root, environ, parse)
+        catalogue = Catalogue(self.root, environ, judge)
         assert catalogue.refresh()
         return catalogue
 

@@ -125,3 +125,24 @@ def test_a_file_that_is_none_is_a_fault(project) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProjectInvalid, match="there is no project folder"):
         load_project(tmp_path / "nothing")
+
+
+def test_the_environment_limits_what_the_project_does_not(tmp_path: Path) -> None:
+    (tmp_path / "metadata.yaml").write_text("concurrency_config:\n  block_run_limit: 4\n")
+    environ = {
+        "CONCURRENCY_CONFIG_BLOCK_RUN_LIMIT": "2",
+        "CONCURRENCY_CONFIG_PIPELINE_RUN_LIMIT": "0",
+        "CONCURRENCY_CONFIG_PIPELINE_RUN_LIMIT_ALL_TRIGGERS": "7",
+    }
+    project = load_project(tmp_path, environ)
+    assert (project.limits.block_run_limit, project.limits.pipeline_run_limit) == (4, 0)
+    assert project.limits.pipeline_run_limit_all_triggers == 7
+    assert project.run_limit is None
+    with pytest.raises(ProjectInvalid, match="CONCURRENCY_CONFIG_BLOCK_RUN_LIMIT must be a whole number"):
+        load_project(tmp_path, {"CONCURRENCY_CONFIG_BLOCK_RUN_LIMIT": "many"})
+
+
+def test_the_limit_over_all_pipelines_is_the_projects_alone(tmp_path: Path) -> None:
+    (tmp_path / "metadata.yaml").write_text("concurrency_config:\n  pipeline_run_limit_all_pipelines: 9\n")
+    project = load_project(tmp_path)
+    assert (project.run_limit, project.warnings) == (9, ())

@@ -111,7 +111,7 @@ def test_a_start_time_is_utc_unless_it_says_otherwise(project, text: str, expect
 
 
 BAD = {
-    "cron": ("schedule_interval: 61 * * * *", "is not a cron expression"),
+    "cron": ("schedule_interval: 61 * * * *", "minute '61' is out of range 0 to 59"),
     "interval": ("schedule_interval: '@fortnightly'", "unknown interval '@fortnightly'. Use @once"),
     "never": ("schedule_interval: 0 0 30 2 *", "never fires"),
     "no interval": ("schedule_interval: null", "a trigger of type time needs a schedule_interval"),
@@ -130,15 +130,22 @@ BAD = {
     "flag": ("settings: {allow_blocks_to_fail: 'yes'}", "must be true or false, not the text 'yes'"),
     "settings": ("settings: [a]", "settings must be a mapping"),
     "timeout status": ("settings: {timeout_status: done}", "must be one of failed, cancelled"),
-    "landing": ("settings: {landing_time_enabled: true}", "'landing_time_enabled' is not supported yet"),
-    "initial": (
-        "settings: {create_initial_pipeline_run: true}",
-        "'create_initial_pipeline_run' is not supported yet",
+    "landing": ("settings: {landing_time_enabled: true}", "settings.landing_time_enabled: "),
+    "reached": ("settings: {on_pipeline_run_limit_reached: explode}", "not 'explode'"),
+    "on_sla": ("settings: {on_sla: panic}", "must be one of alert, cancel, fail"),
+    "catch_up": ("settings: {catch_up: some}", "must be one of latest, all, none"),
+    "catch_up_limit": ("settings: {catch_up: all, catch_up_limit: 0}", "must be from 1 to 10000"),
+    "limit of what": ("settings: {catch_up_limit: 5}", "catch_up_limit needs catch_up: all"),
+    "within": ("settings: {catch_up_within: soon}", "or a length such as 90s, 6h or 2d, not 'soon'"),
+    "within none": ("settings: {catch_up: none, catch_up_within: 6h}", "cannot go with catch_up: none"),
+    "jitter": ("settings: {jitter_s: 90000}", "at most 86400 s"),
+    "two starts": (
+        "settings: {jitter_s: 5, landing_time_enabled: true}",
+        "cannot go with landing_time_enabled",
     ),
-    "replace": (
-        "settings: {on_pipeline_run_limit_reached: replace}",
-        "replace' is not supported yet, only cancel and wait",
-    ),
+    "end": ("settings: {end_time: 2026-13-01}", "end_time '2026-13-01' is not a date or a time"),
+    "blackouts": ("settings: {blackouts: [{weekdays: [noday]}]}", "settings.blackouts: "),
+    "dst": ("settings: {dst_gap: sometimes}", "must be one of next, skip"),
     "start": ("start_time: 2023-02-30", "start_time '2023-02-30' is not a date or a time"),
     "start text": ("start_time: soon", "start_time 'soon' is not a date or a time"),
     "variables": ("variables: 5", "variables must be a mapping, not 5"),

@@ -131,6 +131,15 @@ def test_once_and_always_on_have_no_calendar(interval: str) -> None:
         ("61 * * * *", "out of range"),
         ("* 24 * * *", "out of range"),
         ("*/0 * * * *", "step '0'"),
+        ("60 * * * *", "minute '60' is out of range 0 to 59"),
+        ("0 0 1-32 * *", "day of month '32' is out of range 1 to 31"),
+        ("0 0 * * 1-8", "day of week '8' is out of range 0 to 7"),
+        ("0 0 * * * 0 2100", "year '2100' is out of range 1970 to 2099"),
+        ("5 1-20/0 * * *", "hour '1-20/0' has the step '0'"),
+        ("0 1, * * *", "hour '1,' cannot be read"),
+        ("0 0 * mon *", "month 'mon' cannot be read"),
+        ("? * * * *", "Question mark"),
+        ("@every", "not a length of time"),
         ("-5 * * * *", "not a cron expression"),
         ("@reboot", "unknown interval '@reboot'"),
         ("@fortnightly", "unknown interval"),
@@ -148,7 +157,8 @@ def test_once_and_always_on_have_no_calendar(interval: str) -> None:
         ("0 0 15W * mon", "different things"),
         ("0 0 * * 5#6", "day_of_week"),
         ("0 0 * * 5#2,1", "mixing"),
-        ("0 " * 150, "fields"),
+        ("0 " * 150, "at most 200 characters"),
+        ("0 " * 90, "90 fields"),
     ],
 )
 def test_an_interval_that_cannot_be_meant_is_refused_with_the_reason(interval: str, words: str) -> None:
@@ -159,7 +169,18 @@ def test_an_interval_that_cannot_be_meant_is_refused_with_the_reason(interval: s
 
 
 @pytest.mark.parametrize(
-    "zone", ["Europe/Berln", "Europe", "", "../../etc/passwd", "/etc/passwd", "a\0b", "é" * 400]
+    "zone",
+    [
+        "Europe/Berln",
+        "Europe",
+        "",
+        "right/UTC",
+        "localtime",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a\0b",
+        "é" * 400,
+    ],
 )
 def test_an_unknown_zone_is_refused(zone: str) -> None:
     with pytest.raises(InvalidInterval, match="unknown time zone"):
@@ -385,3 +406,20 @@ def test_the_examples_in_the_docstrings() -> None:
     for module in (timetable, wallclock):
         assert doctest.testmod(module).failed == 0
         assert doctest.testmod(module).attempted > 0
+
+
+@pytest.mark.parametrize("policy", [("shift", "first"), ("next", "second"), ("", "first")])
+def test_an_unknown_rule_for_daylight_saving_is_refused(policy: tuple[str, str]) -> None:
+    with pytest.raises(
+        InvalidInterval, match=r"dst_gap must be next or skip|dst_overlap must be first or both"
+    ):
+        parse("@daily", "UTC", "sunday", *policy)
+
+
+def test_a_reversed_range_goes_round() -> None:
+    """As in Mage: `22-2` is a night, `fri-mon` a long weekend, `nov-feb` a winter."""
+    night = parse("0 22-2 * * *").between(at("2026-01-01 12:00"), at("2026-01-02 12:00"), 9)
+    assert [slot.hour for slot in night] == [22, 23, 0, 1, 2]
+    assert [
+        slot.day for slot in parse("0 0 * * fri-mon").between(at("2026-11-01 12:00"), at("2026-11-10"), 9)
+    ] == [2, 6, 7, 8, 9]

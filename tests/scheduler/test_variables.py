@@ -65,6 +65,56 @@ def test_runs_without_a_time_trigger_have_no_interval() -> None:
     assert "interval_seconds" not in seen()
 
 
+def interval(when: str, **trigger: Any) -> list[str | int | None]:
+    """The four interval variables of a run at `when`."""
+    frozen = {"name": "t", "timezone": "UTC", **trigger}
+    found = seen(execution_date=datetime.fromisoformat(when), options={"trigger": frozen})
+    names = ("start_datetime", "end_datetime", "seconds", "start_datetime_previous")
+    return [found[f"interval_{name}"] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("when", "trigger", "expected"),
+    [
+        (  # Friday's slot reaches over the weekend; the one before was Thursday's
+            "2026-11-20T09:00+00:00",
+            {"interval": "0 9 * * 1-5"},
+            ["2026-11-20T09:00:00+00:00", "2026-11-23T09:00:00+00:00", 259200, "2026-11-19T09:00:00+00:00"],
+        ),
+        (  # a day of 25 hours
+            "2026-10-24T22:00+00:00",
+            {"interval": "@daily", "timezone": "Europe/Berlin"},
+            ["2026-10-25T00:00:00+02:00", "2026-10-26T00:00:00+01:00", 90000, "2026-10-24T00:00:00+02:00"],
+        ),
+        (  # a week of Mondays, as the project says
+            "2026-11-23T00:00+00:00",
+            {"interval": "@weekly", "week_start": "monday"},
+            ["2026-11-23T00:00:00+00:00", "2026-11-30T00:00:00+00:00", 604800, "2026-11-16T00:00:00+00:00"],
+        ),
+        (  # counted from when it was enabled
+            "2026-11-25T12:07:30+00:00",
+            {"interval": "@every 90s", "enabled_at": "2026-11-25T12:00:00+00:00"},
+            ["2026-11-25T12:07:30+00:00", "2026-11-25T12:09:00+00:00", 90, "2026-11-25T12:06:00+00:00"],
+        ),
+        (  # landing at six, on the last day of shorter months
+            "2026-02-28T06:00+00:00",
+            {
+                "interval": "@monthly",
+                "start_time": "2026-01-31T06:00:00+00:00",
+                "settings": {"landing_time_enabled": True},
+            },
+            ["2026-02-28T06:00:00+00:00", "2026-03-31T06:00:00+00:00", 2678400, "2026-01-31T06:00:00+00:00"],
+        ),
+        ("2026-11-25T12:00+00:00", {"interval": "@once"}, ["2026-11-25T12:00:00+00:00", None, None, None]),
+    ],
+    ids=["irregular", "clock change", "week", "every", "landing", "once"],
+)
+def test_the_interval_of_a_run_is_between_its_real_neighbours(
+    when: str, trigger: dict[str, Any], expected: list[Any]
+) -> None:
+    assert interval(when, **trigger) == expected
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),

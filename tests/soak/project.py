@@ -62,7 +62,7 @@ BLOCKS = {
     **{f"c{n}": 0.02 for n in range(1, 6)},
     **{f"f{n}": 0.05 for n in range(1, 5)},
     **{"root": 0.01, "join": 0.01, "long": 1.2, "after_long": 0.01, "after_sensor": 0.01},
-    **{"t1": 0.0, "t2": 0.0, "lazy": 1.5, "endless": 60.0},
+    **{"t1": 0.0, "t2": 0.0, "lazy": 1.5, "endless": 60.0, "called": 0.1, "brief": 0.0},
 }
 FAILS_FIRST = {"f2"}
 
@@ -74,7 +74,12 @@ _PIPELINES = {
     "ticking": {"t1": [], "t2": ["t1"]},
     "lazily": {"lazy": []},
     "endless": {"endless": []},
+    "parent": {"asks": []},
+    "child": {"called": []},
+    "three_at_once": {"brief": []},
 }
+#: what a pipeline's file says besides its blocks
+_TOP = {"three_at_once": "concurrency_config: {pipeline_run_limit_all_triggers: 3}\n"}
 _TRIGGERS = {
     "ticking": [
         ("each_second", "* * * * * *", {}),
@@ -104,6 +109,16 @@ def wait(*args, **kwargs):
         mark.touch()
     return time.time() - mark.stat().st_mtime > 1.5
 """
+_ASKS = """
+from mage_ai.orchestration.triggers.api import trigger_pipeline
+from utils.effects import effect
+
+@custom
+def asks(*args, **kwargs):
+    with effect(kwargs, 0.0):
+        run = trigger_pipeline("child", check_status=True, poll_interval=1, error_on_failure=True)
+    return run.id
+"""
 
 
 def make(folder: Path, *, triggers: bool = True) -> Path:
@@ -112,9 +127,10 @@ def make(folder: Path, *, triggers: bool = True) -> Path:
     for name, seconds in BLOCKS.items():
         body = _FAILING if name in FAILS_FIRST else "pass"
         files[f"custom/{name}.py"] = _CODE.format(name=name, seconds=seconds, body=body)
-    files["sensors/wait.py"] = _SENSOR
+    files |= {"sensors/wait.py": _SENSOR, "custom/asks.py": _ASKS}
     for uuid, graph in _PIPELINES.items():
-        files[f"pipelines/{uuid}/metadata.yaml"] = "blocks:\n" + "".join(map(_block, graph, graph.values()))
+        blocks = "".join(map(_block, graph, graph.values()))
+        files[f"pipelines/{uuid}/metadata.yaml"] = f"{_TOP.get(uuid, '')}blocks:\n{blocks}"
         if triggers and uuid in _TRIGGERS:
             entries = "".join(_trigger(*entry) for entry in _TRIGGERS[uuid])
             files[f"pipelines/{uuid}/triggers.yaml"] = "triggers:\n" + entries

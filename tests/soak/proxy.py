@@ -23,11 +23,16 @@ class Proxy:
         self.is_dead = False
         #: the answer to the next message with these bytes in it is lost, and the connection with it
         self.swallow: bytes | None = None
-        #: … on a connection that has sent these
+        #: the next message with these bytes never arrives: the client's side breaks, the server's stays as it is
+        self.drop: bytes | None = None
+        #: set when a message was dropped
+        self.dropped = asyncio.Event()
+        self._held: list[asyncio.StreamWriter] = []
+        #: an answer is swallowed only on a connection that has sent these
         self.after: bytes = b""
         #: set when an answer was swallowed
         self.swallowed = asyncio.Event()
-        #: new connections to be refused after an answer was swallowed
+        #: new connections to be refused after an answer was swallowed or a message dropped
         self.refuse = 0
 
     @property
@@ -54,12 +59,14 @@ class Proxy:
 
     async def close(self) -> None:
         await self.down()
+        for writer in self._held:
+            writer.transport.abort()
         if self._serving:
             await asyncio.wait(self._serving)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        if self.swallowed.is_set() and self.refuse:
+        if (self.swallowed.is_set() or self.dropped.is_set()) and self.refuse:
             self.refuse -= 1
             to_client.transport.abort()
             return
@@ -67,7 +74,11 @@ class Proxy:
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        server, to_server = await asyncio.open_unix_connection(f"{self._server_folder}/{_SOCKET}")
+        try:
+            server, to_server = await asyncio.open_unix_connection(f"{self._server_folder}/{_SOCKET}")
+        except OSError:  # it is down, as the client shall see
+            to_client.transport.abort()
+            return
         mine = {to_client, to_server}
         self._open |= mine
         losing = asyncio.Event()
@@ -80,7 +91,7 @@ class Proxy:
             pass
         finally:
             self._open -= mine
-            for writer in mine:
+            for writer in mine - set(self._held):
                 writer.transport.abort()
 
     async def _forth(
@@ -92,6 +103,11 @@ class Proxy:
             if (armed or not self.after) and self.swallow is not None and self.swallow in data:
                 self.swallow = None
                 losing.set()
+            if self.drop is not None and self.drop in data:
+                self.drop = None
+                self.dropped.set()
+                self._held.append(writer)
+                raise _Broken
             if not self.is_dead:
                 writer.write(data)
         raise _Broken
@@ -103,7 +119,9 @@ class Proxy:
             if losing.is_set():
                 # It has been done by the time the server says that it is ready for the next query.
                 while not data.endswith((b"Z\x00\x00\x00\x05I", b"Z\x00\x00\x00\x05T")):
-                    data += await reader.read(65536)
+                    if not (more := await reader.read(65536)):
+                        break  # the server is gone as well
+                    data += more
                 self.swallowed.set()
                 return
             if not self.is_dead:

@@ -59,12 +59,16 @@ class Service:
         with self.log.open("ab") as log:
             self.started_at = time.time()
             self.process = subprocess.Popen(
-                [BIN / "runwright", "start", self.project, "--port", str(self.port)],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
             )
+
+    def command(self) -> list[str]:
+        """What is started."""
+        return [str(BIN / "runwright"), "start", str(self.project), "--port", str(self.port)]
 
     @property
     def pid(self) -> int:

@@ -16,6 +16,7 @@ from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.store import nodes, ownership, runs
 from app.store.admit import admit
+from app.store.connecting import connect_raw
 from app.store.db import Tx
 from app.store.journal import Journal
 from app.store.journal_postgres import PostgresJournal
@@ -158,6 +159,29 @@ async def test_a_flush_that_never_arrived_is_sent_again(postgres_url: str) -> No
         await backend.close()
     first, second = await bench.db.read(runs.blocks, run_id)
     assert (first.status, second.status) == (DONE, BlockStatus.RUNNING)
+    await bench.db.close()
+
+
+async def test_a_flush_that_the_server_still_works_on_when_the_wire_breaks_is_settled_first(
+    postgres_url: str,
+) -> None:
+    """Read too early, `node_journal` says that it was not done; then it is, and the next flush looks fenced."""
+    bench = await bench_on(postgres_url)
+    unit, _ = await step(bench)
+    holder, watcher = await connect_raw(postgres_url), await connect_raw(postgres_url)
+    async with wire(postgres_url) as proxy:
+        backend = await journal_on(proxy, bench)
+        await holder.execute("BEGIN; SELECT 1 FROM node_journal FOR UPDATE")
+        flushing = asyncio.create_task(flush_until_written(backend, [unit]))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not await watcher.fetchval(waits):
+            await asyncio.sleep(0.01)
+        proxy.cut()
+        await holder.execute("COMMIT")
+        assert await asyncio.wait_for(flushing, 20) == [Verdict()]
+        await backend.close()
+    await holder.close()
+    await watcher.close()
     await bench.db.close()
 
 

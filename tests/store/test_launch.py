@@ -1,10 +1,17 @@
 """Named transactions launch and admit, on both databases."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import text
 
 from app import clock
-from app.models.states import BlockStatus, RunStatus
-from app.store import runs, schedules
+from app.models.pipeline import Limits
+from app.models.states import BlockStatus, Cause, RunStatus
+from app.scheduler import sync
+from app.scheduler.admission import judged
+from app.store import limits, runs
 from app.store.admit import WINDOW, admit
 from app.store.db import Tx
 from app.store.sql import NODE
@@ -12,7 +19,7 @@ from tests.store.conftest import Bench, chain
 
 
 async def limit(bench: Bench, scope: str, cap: int | None) -> None:
-    await bench.db.write(schedules.set_limit, scope, cap, now=clock.now())
+    await bench.db.write(limits.set_limit, scope, cap, now=clock.now())
 
 
 async def test_a_run_is_claimed_with_its_first_block_in_the_same_transaction(bench: Bench) -> None:
@@ -120,3 +127,56 @@ async def test_runs_that_a_full_scope_holds_back_are_counted_as_left(bench: Benc
     again = bench.claimer(free=3)
     assert await bench.db.write(admit, again, now=clock.now()) == []
     assert again.left > 0, "else nobody looks again when the running one ends"
+
+
+async def test_whoever_locks_scopes_never_waits_in_a_circle(bench: Bench) -> None:
+    """Launches that are judged, edits of their triggers, changes of limits and admissions, all at once."""
+    triggers = [9, 10, 11]  # their scopes sort as 10, 11, 9
+    for number in triggers:
+        await bench.db.write(
+            sync.put, number, _api_trigger(number), by=sync.By(bench.me, clock.now()), new=True
+        )
+    by = {n: judged("etl", n, {"pipeline_run_limit": 2}, Limits(), Cause.API) for n in triggers}
+
+    async def launch(number: int) -> None:
+        new = [await bench.new(pipeline_schedule_id=n) for n in (number, 9, 10)]
+        await bench.launch(*[replace(run, judged=by[run.values["pipeline_schedule_id"]]) for run in new])
+
+    async def edit(number: int) -> None:
+        values = {"settings": {"pipeline_run_limit": 2}, "description": str(clock.now())}
+        await bench.db.write(sync.put, number, values, by=sync.By(bench.me, clock.now()))
+
+    async def admission(_number: int) -> None:
+        await bench.db.write(admit, bench.claimer(free=2), now=clock.now())
+
+    async def raised(number: int) -> None:
+        await limit(bench, "global", 50 + number)
+
+    for _ in range(4):
+        await asyncio.gather(*(do(n) for n in triggers for do in (launch, edit, admission, raised)))
+    assert await bench.db.read(_deadlocks) == 0
+
+
+def _api_trigger(number: int) -> dict[str, Any]:
+    return {
+        "name": f"t{number}",
+        "pipeline_uuid": "etl",
+        "description": None,
+        "schedule_type": "api",
+        "schedule_interval": None,
+        "timezone": None,
+        "status": "active",
+        "start_time": None,
+        "variables": {},
+        "settings": {"pipeline_run_limit": 2},
+        "tags": [],
+        "error": None,
+        "managed_by": "api",
+    }
+
+
+def _deadlocks(tx: Tx) -> int:
+    if tx.dialect.name != "postgresql":
+        return 0  # one writer
+    counted = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    return int(tx.execute(text(counted)).scalar_one())

@@ -3,9 +3,12 @@
 import asyncio
 from datetime import timedelta
 
+from sqlalchemy import Connection, update
+
 from app import clock
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.store import nodes, ownership, runs
+from app.store.sql import NODE
 from app.store.units import Close, Finish, Unit
 from tests.store.conftest import Bench, chain
 
@@ -75,8 +78,15 @@ async def test_nothing_is_taken_from_the_living(bench: Bench) -> None:
 
 
 async def test_a_node_is_fenced_when_its_lease_runs_out(bench: Bench) -> None:
-    later = clock.now() + timedelta(hours=1)
-    assert await bench.db.write(nodes.fence_expired, now=later) == [bench.me]
+    judge, later = await bench.node(), clock.now() + timedelta(hours=1)
+
+    def end(tx: Connection) -> None:
+        tx.execute(update(NODE).where(NODE.c.id == bench.me).values(lease_until=clock.now() - timedelta(1)))
+
+    await bench.db.write(end)
+    early = clock.now() - timedelta(days=2)
+    assert await bench.db.write(nodes.fence_expired, judge, before=early, now=later) == []
+    assert await bench.db.write(nodes.fence_expired, judge, before=later, now=later) == [bench.me]
     assert await bench.db.write(nodes.renew, bench.me, now=later, lease_s=20) is False
 
 

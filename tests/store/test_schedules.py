@@ -3,21 +3,22 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.models.pipeline import Limits
 from app.models.rows import ScheduleRow
-from app.models.states import RunStatus, ScheduleStatus, ScheduleType, SlotOutcome
-from app.scheduler.admission import ends_at_birth
+from app.models.states import Cause, RunStatus, ScheduleStatus, ScheduleType, SlotOutcome
+from app.scheduler.admission import judged, schedule_cap
+from app.scheduler.catchup import Fire
 from app.scheduler.tick import Decision, Plan, decide
-from app.store import runs, schedules
+from app.store import limits, runs, schedules, slots
 from app.store.admit import admit
 from app.store.db import Tx
-from app.store.schedules import NewSlot
+from app.store.slots import NewSlot
 from tests.store.conftest import AT, Bench
 
 
@@ -46,8 +47,8 @@ async def trigger(bench: Bench, schedule_id: int = 1, **values: Any) -> Schedule
 
 
 def fire(row: ScheduleRow, run: Any) -> Decision:
-    plan = Plan(cursor_at=AT, next_fire_at=AT + timedelta(hours=1), fire=AT)
-    return Decision(schedule=row, plan=plan, run=run)
+    plan = Plan(cursor_at=AT, next_fire_at=AT + timedelta(hours=1), fires=(Fire(AT),))
+    return Decision(schedule=row, plan=plan, runs={AT: run})
 
 
 async def slot_run(bench: Bench, row: ScheduleRow) -> Any:
@@ -94,15 +95,20 @@ async def test_a_slow_node_cannot_fire_an_old_slot_again(bench: Bench) -> None:
 )
 async def test_limits_decide_the_fate_of_a_slot(bench: Bench, settings: Any, fates: Any) -> None:
     row = await trigger(bench, settings=settings)
-    first = fire(row, await slot_run(bench, row))
+    by = judged("etl", row.id, settings, Limits(), Cause.TICK)
+    cap = schedule_cap(settings)
+    await bench.db.write(limits.set_limit, f"schedule:{row.id}", cap, now=clock.now())
+    first = fire(row, replace(await slot_run(bench, row), judged=by))
     await bench.db.write(decide, [first], node_id=bench.me, now=clock.now())
     row = replace(row, cursor_at=AT)
     later = AT + timedelta(hours=1)
     run = await bench.new(cause="tick", pipeline_schedule_id=row.id, execution_date=later)
-    second = Decision(schedule=row, plan=Plan(later, later, fire=later), run=run)
+    second = Decision(
+        schedule=row, plan=Plan(later, later, (Fire(later),)), runs={later: replace(run, judged=by)}
+    )
     await bench.db.write(decide, [second], node_id=bench.me, now=clock.now())
-    slots = await bench.db.read(schedules.slots, row.id, limit=10)
-    assert [(s.outcome, s.reason) for s in reversed(slots)] == fates
+    found = await bench.db.read(schedules.slots, row.id, limit=10)
+    assert [(s.outcome, s.reason) for s in reversed(found)] == fates
 
 
 async def test_a_gap_is_one_row_with_a_count(bench: Bench) -> None:
@@ -114,7 +120,7 @@ async def test_a_gap_is_one_row_with_a_count(bench: Bench) -> None:
         until=AT - timedelta(hours=1),
         count=9,
     )
-    await bench.db.write(schedules.write_slots, row, [gap], node_id=bench.me, now=clock.now())
+    await bench.db.write(slots.write_slots, row, [gap], node_id=bench.me, now=clock.now())
     (slot,) = await bench.db.read(schedules.slots, row.id, limit=10)
     assert (slot.count, slot.until) == (9, AT - timedelta(hours=1))
 
@@ -122,17 +128,17 @@ async def test_a_gap_is_one_row_with_a_count(bench: Bench) -> None:
 async def test_a_slot_cannot_be_decided_twice(bench: Bench) -> None:
     row = await trigger(bench)
     missed = NewSlot(execution_date=AT - timedelta(hours=1), outcome=SlotOutcome.MISSED)
-    await bench.db.write(schedules.write_slots, row, [missed], node_id=bench.me, now=clock.now())
+    await bench.db.write(slots.write_slots, row, [missed], node_id=bench.me, now=clock.now())
     with pytest.raises(IntegrityError):
-        await bench.db.write(schedules.write_slots, row, [missed], node_id=bench.me, now=clock.now())
+        await bench.db.write(slots.write_slots, row, [missed], node_id=bench.me, now=clock.now())
 
 
 async def test_only_active_due_triggers_are_due(bench: Bench) -> None:
     await trigger(bench, 1)
     await trigger(bench, 2, status=ScheduleStatus.INACTIVE)
     await trigger(bench, 3, next_fire_at=AT + timedelta(hours=2))
-    assert [row.id for row in await bench.db.read(schedules.due, now=AT, limit=10)] == [1]
-    assert await bench.db.read(schedules.next_due) == AT
+    assert [row.id for row in await bench.db.read(slots.due, now=AT, limit=10)] == [1]
+    assert await bench.db.read(slots.next_due) == AT
 
 
 async def test_names_are_unique_within_a_pipeline(bench: Bench) -> None:
@@ -142,10 +148,12 @@ async def test_names_are_unique_within_a_pipeline(bench: Bench) -> None:
     await trigger(bench, 3, name="same", pipeline_uuid="other")
 
 
-async def test_a_quarantined_trigger_is_not_due(bench: Bench) -> None:
+async def test_a_quarantined_trigger_is_looked_at_again_a_minute_later(bench: Bench) -> None:
     row = await trigger(bench)
-    await bench.db.write(schedules.quarantine, row, "why", now=clock.now())
-    assert await bench.db.read(schedules.due, now=AT, limit=10) == []
+    await bench.db.write(slots.quarantine, row, "why", now=AT)
+    assert await bench.db.read(slots.next_due) is None
+    assert await bench.db.read(slots.due, now=AT + timedelta(seconds=59), limit=10) == []
+    assert len(await bench.db.read(slots.due, now=AT + timedelta(seconds=60), limit=10)) == 1
     shown = await bench.db.read(schedules.get, row.id)
     assert shown is not None
     assert shown.error == "why"
@@ -153,7 +161,7 @@ async def test_a_quarantined_trigger_is_not_due(bench: Bench) -> None:
 
 async def test_every_change_of_a_limit_is_kept(bench: Bench) -> None:
     for cap in (2, 2, 3, None):
-        await bench.db.write(schedules.set_limit, "global", cap, now=clock.now())
+        await bench.db.write(limits.set_limit, "global", cap, now=clock.now())
 
     def history(tx: Tx) -> list[int | None]:
         from app.store.sql import HISTORY
@@ -172,9 +180,9 @@ async def test_pages_are_in_order_and_filtered(bench: Bench) -> None:
 
 async def test_of_runs_that_race_for_a_limited_trigger_the_surplus_is_over_at_birth(bench: Bench) -> None:
     row = await trigger(bench)
-    await bench.db.write(schedules.set_limit, f"schedule:{row.id}", 2, now=clock.now())
-    fate = partial(ends_at_birth, {"pipeline_run_limit": 2})
-    asked = [replace(await bench.new(pipeline_schedule_id=row.id), fate=fate) for _ in range(8)]
+    await bench.db.write(limits.set_limit, f"schedule:{row.id}", 2, now=clock.now())
+    by = judged("etl", row.id, {"pipeline_run_limit": 2}, Limits(), Cause.API)
+    asked = [replace(await bench.new(pipeline_schedule_id=row.id), judged=by) for _ in range(8)]
     made = await asyncio.gather(*(bench.launch(new) for new in asked))
     ends = [(one.run.status, one.run.status_reason) for (one,) in made if one.run.completed_at]
     assert ends == [(RunStatus.CANCELLED, "pipeline_run_limit")] * 6

@@ -69,8 +69,12 @@ def store(value: Any, index: int, directory: str, root: str) -> dict[str, Any]:
     if inline is not None:
         return inline
     folder = os.path.join(root, directory)
-    _make_folder(folder, root)
-    ref = _store_frame(value, index, folder) or _store_pickle(value, index, folder)
+    try:
+        _make_folder(folder, root)
+        ref = _store_frame(value, index, folder) or _store_pickle(value, index, folder)
+    except OSError as error:
+        told = (index, type_name(value), root, error.strerror or error)
+        raise faults.OutputNotStorable("output %d (%s) cannot be written to %s: %s" % told) from error
     ref["path"] = "/".join((directory.replace(os.sep, "/"), ref["path"]))
     ref["type"] = type_name(value)
     ref.update(_shape(value))

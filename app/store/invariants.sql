@@ -71,25 +71,35 @@ SELECT id FROM block_run WHERE completed_at < started_at;
 -- I13 a running run's owner is a node
 SELECT r.id FROM pipeline_run r LEFT JOIN node n ON n.id = r.owner WHERE r.status = 'running' AND n.id IS NULL;
 
--- I14 never more runs of a trigger at once than its limit, by sequence, where the limit never changed
-SELECT scope, n FROM (
-  SELECT 'schedule:' || pipeline_schedule_id AS scope, q,
-    sum(d) OVER (PARTITION BY pipeline_schedule_id ORDER BY q) AS n
-  FROM (SELECT pipeline_schedule_id, s_seq AS q, 1 AS d FROM pipeline_run WHERE s_seq IS NOT NULL
-        UNION ALL SELECT pipeline_schedule_id, e_seq, -1 FROM pipeline_run WHERE e_seq IS NOT NULL) e) x
-JOIN run_limit l USING (scope)
-WHERE n > l.cap AND (SELECT count(*) FROM run_limit_history h WHERE h.scope = l.scope) = 1;
-
--- I15 skip_if_previous_running: no two runs of such a trigger overlap (its limit is 1 from the start)
+-- I15 skip_if_previous_running: no two runs of such a trigger overlap, as long as it has said so
 SELECT a.id, b.id FROM pipeline_run a
 JOIN pipeline_run b ON a.pipeline_schedule_id = b.pipeline_schedule_id AND a.s_seq < b.s_seq
 JOIN run_limit l ON l.scope = 'schedule:' || a.pipeline_schedule_id AND l.cap = 1
 WHERE (a.e_seq IS NULL OR a.e_seq > b.s_seq)
-  AND (SELECT count(*) FROM run_limit_history h WHERE h.scope = l.scope) = 1;
+  AND b.s_seq > (SELECT max(h.seq) FROM run_limit_history h WHERE h.scope = l.scope);
 
 -- I16 nothing starts after its run's cancel was asked for
 SELECT a.block_run_id FROM block_attempt a JOIN block_run b ON b.id = a.block_run_id
 JOIN pipeline_run r ON r.id = b.pipeline_run_id WHERE a.started_at > r.cancel_requested_at;
+
+-- I17 deadlines hold: what a timeout ended had passed it, and nothing outlives it by a takeover and a grace
+SELECT id FROM pipeline_run
+WHERE (status_reason = 'timeout' AND completed_at < deadline_at)
+  OR (completed_at IS NOT NULL AND started_at IS NOT NULL AND deadline_at < started_at);
+
+-- I19 an SLA is missed iff the run was not over by then, and is said to be so once and whole
+SELECT id FROM pipeline_run
+WHERE passed_sla <> (sla_passed_at IS NOT NULL) OR sla_passed_at < sla_at
+  OR (sla_at IS NULL AND sla_passed_at IS NOT NULL)
+  OR (completed_at > sla_at AND sla_passed_at IS NULL);
+
+-- I19b what ended for its SLA had missed it
+SELECT id FROM pipeline_run WHERE status_reason = 'sla' AND sla_passed_at IS NULL;
+
+-- I19c only a slot that was missed can be late, and not before its time
+SELECT pipeline_schedule_id, execution_date FROM schedule_slot
+WHERE (sla_at IS NOT NULL AND outcome <> 'missed') OR sla_passed_at < sla_at
+  OR (sla_at IS NULL AND sla_passed_at IS NOT NULL);
 
 -- I20 one run a dedupe key
 SELECT dedupe_scope, dedupe_key FROM pipeline_run WHERE dedupe_key IS NOT NULL

@@ -1,0 +1,227 @@
+"""The tick of a node: what is due is read, planned, written. What is wrong with one trigger hurts no other.
+
+A trigger that cannot be planned is set aside with its error. It is looked at again every minute, when the project
+changes, and at once when its row does; once mended it goes on, and what was due meanwhile is on record.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from app import clock
+from app.errors import InvalidInput, PipelineInvalid, PipelineNotFound, StoreUnavailable
+from app.models.pipeline import Pipeline
+from app.models.rows import ScheduleRow
+from app.models.states import Cause
+from app.pipelines import trigger_settings
+from app.pipelines.catalogue import Catalogue
+from app.scheduler import blackouts, landing, launch, sync
+from app.scheduler.intake import Intake
+from app.scheduler.tables_of import table_of
+from app.scheduler.tick import FAILURES, Decision, Plan, Recent, decide, plan
+from app.scheduler.timetable import Timetable
+from app.store import pausing, slots
+from app.store.db import Database, Tx
+from app.store.ids import Ids
+from app.store.launch import NewRun
+from app.store.sql import lock_named
+
+log = logging.getLogger(__name__)
+
+#: Triggers looked at in one round; runs made in one transaction.
+BATCH: Final = 500
+#: `@always_on` asks after a pipeline that is broken no more often than this.
+BROKEN_S: Final = 60.0
+#: Triggers that are watched for a mended row, at most; the others are looked at every minute.
+WATCHED: Final = 500
+
+
+class Ticker:
+    """Decides what is due, on one node."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        catalogue: Catalogue,
+        node_id: str,
+        intake: Intake,
+        run_ids: Ids,
+        block_ids: Ids,
+    ) -> None:
+        self._db, self._catalogue, self._node_id, self._intake = db, catalogue, node_id, intake
+        self._run_ids, self._block_ids = run_ids, block_ids
+        self._alone = asyncio.Lock()
+        #: triggers that were set aside, as they were then
+        self._aside: dict[int, ScheduleRow] = {}
+        self._searched: datetime | None = None
+        #: when the tick last ended, for `/health`
+        self.ticked_at: datetime | None = None
+
+    async def tick(self) -> datetime | None:
+        """Decide every due slot; returns when the next one is due. While everything is paused nothing is decided."""
+        async with self._alone:
+            if await self._db.read(pausing.paused) is None:
+                await self._look_aside()
+            # Asked anew in each round: a pause that comes meanwhile leaves what is due as it is.
+            while await self._db.read(pausing.paused) is None and await self._round():
+                pass
+            self.ticked_at = clock.now()
+            return await self._db.read(slots.next_due)
+
+    async def _round(self) -> bool:
+        """One look at what is due; whether there may be more. Those that catch up come behind the others."""
+        now = clock.now()
+        due = await self._db.read(slots.due, now=now, limit=BATCH)
+        decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
+        written = [await self._write(part) for part in _parts(decisions)]
+        if any(written):
+            self._intake.has_news()
+        catching_up = any(d.plan.next_fire_at == now for d in decisions)
+        return len(due) == BATCH or catching_up
+
+    async def _write(self, decisions: list[Decision]) -> bool:
+        """Write decisions; whether a run waits now. One that cannot be written is set aside, and hurts no other."""
+        if not decisions:
+            return False
+        try:
+            return bool(await self._db.write(decide, decisions, node_id=self._node_id, now=clock.now()))
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # belongs to one trigger; the tick is for all of them
+            if len(decisions) > 1:
+                half = len(decisions) // 2
+                return any([await self._write(part) for part in (decisions[:half], decisions[half:])])
+            schedule = decisions[0].schedule
+            log.exception("trigger %d ('%s'): its slot cannot be written", schedule.id, schedule.name)
+            await self._set_aside(schedule, f"its slot could not be written: {type(error).__name__}")
+            return False
+
+    async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
+        """The plan for a due trigger, with its runs; None when it was set aside, or mended, instead."""
+        try:
+            table = self.judge(schedule)
+            if schedule.error is not None:
+                await self._mended(schedule)
+                return None
+            planned = plan(schedule, table, now=now, recent=await self._recent(schedule, table))
+            return await self._with_runs(schedule, planned, now) if planned.fires else _of(schedule, planned)
+        except (InvalidInput, PipelineNotFound) as error:
+            await self._set_aside(schedule, error.detail)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # belongs to one trigger; the tick is for all of them
+            log.exception("trigger %d ('%s') cannot be decided", schedule.id, schedule.name)
+            await self._set_aside(schedule, f"its slot could not be decided: {type(error).__name__}")
+        return None
+
+    def judge(self, schedule: ScheduleRow) -> Timetable:
+        """The timetable of a trigger that can be scheduled. Raises InvalidInput, PipelineNotFound."""
+        return judge(schedule, self._catalogue)
+
+    async def _recent(self, schedule: ScheduleRow, table: Timetable) -> Recent:
+        if table.kind == "always_on":
+            live, last_end, failures = await self._db.read(slots.last_runs, schedule.id, FAILURES)
+            return Recent(live, last_end, failures)
+        if table.lands:
+            known = await self._db.read(slots.runtimes, schedule.id, landing.HISTORY)
+            return Recent(expected=landing.expected(known))
+        return Recent()
+
+    async def _with_runs(self, schedule: ScheduleRow, planned: Plan, now: datetime) -> Decision:
+        try:
+            pipeline = self._catalogue.get(schedule.pipeline_uuid)
+        except PipelineInvalid as error:
+            log.warning(
+                "trigger '%s': slot %s is missed: %s", schedule.name, planned.fires[-1].date, error.detail
+            )
+            if schedule.schedule_interval == "@always_on":  # always due: not a missed slot a second
+                planned = replace(planned, next_fire_at=now + timedelta(seconds=BROKEN_S))
+            return _of(schedule, planned)
+        runs = {fire.date: await self._run(schedule, pipeline, fire.date, now) for fire in planned.fires}
+        return Decision(schedule=schedule, plan=planned, runs=runs)
+
+    async def _run(self, schedule: ScheduleRow, pipeline: Pipeline, date: datetime, now: datetime) -> NewRun:
+        request = launch.LaunchRequest(
+            pipeline_uuid=schedule.pipeline_uuid, execution_date=date, cause=Cause.TICK
+        )
+        extra = {"dedupe_scope": f"schedule:{schedule.id}", "dedupe_key": f"tick:{date.isoformat()}"}
+        new, _part = await launch.new_run(
+            pipeline,
+            request,
+            run_ids=self._run_ids,
+            block_ids=self._block_ids,
+            now=now,
+            schedule=schedule,
+            extra=extra,
+            week_start=self._catalogue.project.week_start,
+        )
+        return new
+
+    async def _set_aside(self, schedule: ScheduleRow, reason: str) -> None:
+        if schedule.error != reason or schedule.unreadable:
+            log.warning("trigger %d ('%s') is quarantined: %s", schedule.id, schedule.name, reason)
+        await self._db.write(slots.quarantine, schedule, reason, now=clock.now())
+        if len(self._aside) < WATCHED or schedule.id in self._aside:
+            self._aside[schedule.id] = _as_watched(schedule)
+
+    async def _mended(self, schedule: ScheduleRow) -> None:
+        """Take up a trigger again that was set aside; what was due meanwhile is on record as missed."""
+        self._aside.pop(schedule.id, None)
+        by = sync.By(self._node_id, clock.now(), self._catalogue.project.week_start)
+
+        def write(tx: Tx) -> None:
+            lock_named(tx, "triggers")
+            sync.put(tx, schedule.id, {"error": None}, by=by, anew=True)
+
+        await self._db.write(write)
+        log.info("trigger %d ('%s') is mended", schedule.id, schedule.name)
+
+    async def _look_aside(self) -> None:
+        """Look at triggers whose rows somebody has written: those set aside that changed, those never seen."""
+        now = clock.now()
+        if self._aside:
+            for row in await self._db.read(slots.of_ids, list(self._aside)):
+                if _as_watched(row) != self._aside[row.id]:
+                    del self._aside[row.id]
+                    await self._decision(replace(row, error=row.error or "was set aside"), now)
+        if self._searched is None or now - self._searched >= slots.LOOK_AGAIN:
+            self._searched = now
+            for row in await self._db.read(slots.never_seen, limit=BATCH):
+                await self._decision(replace(row, error="never looked at"), now)
+
+
+def judge(schedule: ScheduleRow, catalogue: Catalogue) -> Timetable:
+    """The timetable of a trigger whose row can be understood. Raises InvalidInput, PipelineNotFound."""
+    if schedule.unreadable:
+        raise InvalidInput(schedule.error or "its row in the database cannot be read")
+    settings = trigger_settings.check(schedule.settings)
+    table = table_of(schedule, week_start=catalogue.project.week_start)
+    blackouts.parse(settings.get("blackouts"), table.zone.key)
+    catalogue.entry(schedule.pipeline_uuid)
+    return table
+
+
+def _of(schedule: ScheduleRow, planned: Plan) -> Decision:
+    return Decision(schedule=schedule, plan=planned)
+
+
+def _as_watched(schedule: ScheduleRow) -> ScheduleRow:
+    """What a hand in the table may change; what the service itself writes about a trigger set aside is left out."""
+    return replace(schedule, error=None, next_fire_at=None, updated_at=schedule.created_at)
+
+
+def _parts(decisions: Sequence[Decision]) -> list[list[Decision]]:
+    """Decisions in transactions of at most so many runs."""
+    parts: list[list[Decision]] = [[]]
+    count = 0
+    for decision in decisions:
+        count += len(decision.plan.fires)
+        if count > BATCH and parts[-1]:
+            parts.append([])
+            count = len(decision.plan.fires)
+        parts[-1].append(decision)
+    return parts
