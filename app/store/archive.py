@@ -7,7 +7,6 @@ from typing import Any
 
 from app.errors import InvalidInput, NotFound, RunwrightError
 
-
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
