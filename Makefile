@@ -12,7 +12,7 @@ pip := $(python) -m pip install --quiet --disable-pip-version-check
 # An environment whose interpreter has gone is no environment: its stamps must not count.
 $(shell test -x $(python) || rm -f .venv/.serve .venv/.dev)
 
-.PHONY: bench help start test fuzz soak simulate check fmt states clean
+.PHONY: bench help start test fuzz soak hostile failpoints simulate check fmt states clean
 
 help: ## show the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,7 +32,13 @@ fuzz: .venv/.dev ## compare the calendar with its oracles at every clock change,
 soak: .venv/.dev ## real faults at real services, for about 12 minutes (SOAK_MINUTES=3, ARGS='replicas ticks' for a part)
 	@exec $(python) -m tests.soak $(ARGS)
 
-simulate: .venv/.dev ## live through a year of 200 triggers on a virtual clock, beside an oracle (ARGS='--seed 2')
+hostile: .venv/.dev ## hostile blocks by the hundred beside healthy runs, for about 10 minutes (HOSTILE_TIMES=2, ARGS='spins')
+	@exec $(python) -m tests.hostile $(ARGS)
+
+failpoints: .venv/.dev ## kill, fail and delay the engine at every named place, on both databases (ARGS='launch sqlite')
+	@exec $(python) -m tests.failpoints $(ARGS)
+
+simulate: .venv/.dev ## a year of 200 triggers beside an oracle, then 1,000 clusters with faults (ARGS='--seed 2' replays one)
 	@exec $(python) -m tests.simulation $(ARGS)
 
 check: .venv/.dev ## check format, lint, types and the import rules

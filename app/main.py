@@ -7,7 +7,19 @@ from fastapi import FastAPI
 
 from app import __version__
 from app.auth import Guard, require_safe_bind
-from app.routers import compat, docs, ledger, limits, pipelines, problems, runs, schedules, system
+from app.routers import (
+    block_runs,
+    compat,
+    docs,
+    ledger,
+    limits,
+    pipelines,
+    problems,
+    runs,
+    schedules,
+    secrets,
+    system,
+)
 from app.routers.door import check_routes
 from app.routers.gate import Gate
 from app.scheduler.build import build_engine
@@ -38,7 +50,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.guard, app.state.engine = settings, guard, build_engine(settings)
     app.add_middleware(Gate, guard=guard)
     problems.install(app)
-    for router in (pipelines.router, runs.router, ledger.router, schedules.router, limits.router, system.api):
+    for router in (
+        pipelines.router,
+        runs.router,
+        block_runs.router,
+        ledger.router,
+        schedules.router,
+        limits.router,
+        secrets.router,
+        system.api,
+    ):
         app.include_router(router, prefix=API)
     app.include_router(compat.router, prefix=MAGE_API)
     app.include_router(system.router)

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     admin_key: SecretStr | None = Field(default=None, description="needed for any bind that is not loopback")
+    secret_key: SecretStr | None = Field(
+        default=None, description="seals secrets, several may open; default home/secret.key"
+    )
     allowed_hosts: tuple[str, ...] = Field(default=(), description="Host names answered besides loopback's")
     env: str = Field(
         default="prod", description="which `envs` entries of triggers.yaml apply; also read from ENV"
@@ -45,12 +48,26 @@ class Settings(BaseSettings):
     python: str | None = Field(
         default=None, description="interpreter of the blocks; default the service's own"
     )
+    block_memory: int | None = Field(
+        default=None,
+        ge=256 * 2**20,
+        description="address space of a block's process at most; default no limit",
+    )
     inline: bool = Field(default=False, description="allow `isolation: inline`")
     kill_grace_s: float = Field(default=5.0, ge=0, le=60, description="between TERM and KILL")
     drain_s: float = Field(default=30.0, ge=0, description="how long a stop waits for running blocks")
     lease_s: float = Field(default=20.0, ge=2, description="a node silent for so long is taken over")
+    keep_runs_days: float = Field(
+        default=90.0, ge=0, description="finished runs are kept for so long; 0: ever"
+    )
+    keep_runs_per_pipeline: int = Field(default=0, ge=0, description="and so many a pipeline; 0: any number")
+    keep_logs_days: float = Field(default=30.0, ge=0, description="log lines of finished runs; 0: as the run")
+    keep_outputs_days: float = Field(default=0.0, ge=0, description="files of outputs; 0: as long as the run")
+    keep_slots_days: float = Field(default=90.0, ge=0, description="slots that made no run; 0: ever")
     body_limit: int = Field(default=1024 * 1024, ge=1024, description="largest request body")
     log_level: str = "info"
+    testing: bool = Field(default=False, description="allow failpoints, which kill and fail this service")
+    failpoints: str = Field(default="", description="where a test kills or fails this service")
 
     @field_validator("project", "home", mode="after")
     @classmethod

@@ -69,7 +69,9 @@ def _of_trigger(trigger: Any, revisions: Sequence[Any], rows: Sequence[Any]) -> 
         last = ends_of(revision.settings or {})
         until = end if last is None or end is None else min(end, last)
         if revision.cursor_at is not None and until is not None:
-            found += _missing(trigger.id, table, revision.cursor_at, until, rows)
+            # Up to `pruned_until` rows may have been forgotten; after it each slot has one.
+            since = max(revision.cursor_at, trigger.pruned_until or revision.cursor_at)
+            found += _missing(trigger.id, table, since, until, rows)
         found += _miscounted(
             trigger.id, table, [row for row in rows if row.revision == revision.revision], last
         )

@@ -98,6 +98,20 @@ def restore(
         raise typer.Exit(restore(project_path, file, database_url, artifacts=artifacts, force=force))
 
 
+@db.command("prune")
+def prune(
+    project_path: Project = Path(),
+    database_url: DatabaseUrl = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
+    output: Output = "table",
+) -> None:
+    """Forget what is past its time, as the service does by and by: runs, logs, outputs, slots."""
+    with explained():
+        from app.cli.prune import prune
+
+        raise typer.Exit(prune(project_path, database_url, dry_run=dry_run, output=output))
+
+
 @keys.command("generate")
 def generate() -> None:
     """Print a new key that nobody can guess, for RUNWRIGHT_ADMIN_KEY."""

@@ -5,15 +5,14 @@ a SQLite file has one owner.
 """
 
 import asyncio
-import shutil
 from typing import Final
 
-from app import clock
+from app import artifacts, clock
 from app.errors import StartRefused
 from app.models.states import RUN_TERMINAL, RunStatus
 from app.scheduler.engine import Engine
 from app.settings import Settings
-from app.store import migrate, ownership, runs
+from app.store import migrate, ownership, pruning, runs
 from app.store.opening import open_database
 from app.store.sqlite import take_lock
 
@@ -57,6 +56,12 @@ async def end_leftovers(own: Settings) -> None:
 
 async def forget_old_runs(engine: Engine, pipeline_uuid: str) -> None:
     """Keep the newest runs of a pipeline; they are what `--block-uuid` takes its inputs from."""
-    for run_id in await engine.db.write(ownership.prune, pipeline_uuid, keep=KEPT):
-        folder = engine.settings.artifacts / str(run_id)
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    edge = await engine.db.read(pruning.edge, pipeline_uuid, before=None, keep=KEPT)
+    if edge is None:
+        return
+    old = await engine.db.read(pruning.old_runs, pipeline_uuid, before=edge, limit=100)
+    ids = [run_id for _ended, run_id in old]
+    await engine.db.write(pruning.forget_runs, ids, now=clock.now())
+    graves = await engine.db.read(pruning.tombstones, before=clock.now(), limit=1000)
+    gone = await asyncio.to_thread(artifacts.remove, engine.settings.artifacts, graves)
+    await engine.db.write(pruning.settle, gone, now=clock.now())

@@ -22,6 +22,16 @@ from app.cli.options import (
 pipelines = group("Look at the pipelines of a running service.")
 triggers = group("Look at triggers, and let them fire or not.")
 runs = group("Look at pipeline runs, start, stop and repeat them.")
+secrets = group(
+    "Keep values that blocks ask for by name. Works with a service, or alone in a project folder."
+)
+
+
+def _known_change(wanted: str | None) -> str | None:
+    if wanted not in (None, "accept", "rerun"):
+        raise typer.BadParameter("must be accept or rerun")
+    return wanted
+
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]
 OfPipelines = Annotated[
@@ -30,6 +40,15 @@ OfPipelines = Annotated[
 WithStatus = Annotated[
     list[str] | None, typer.Option("--status", metavar="STATUS", help="With this status. Repeatable.")
 ]
+Changed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="accept|rerun",
+        callback=_known_change,
+        help="What to do with finished blocks whose file has changed since.",
+    ),
+]
+SecretName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the secret.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the run until it is over; exit as it ended.")]
 
 
@@ -307,6 +326,7 @@ def retry_run(
         str, typer.Option("--from", metavar="failed|start|BLOCK", help="What runs again.")
     ] = "failed",
     runtime_vars: RuntimeVars = None,
+    changed: Changed = None,
     watch: Watch = False,
     server: Server = None,
 ) -> None:
@@ -314,4 +334,49 @@ def retry_run(
     with explained():
         from app.cli.runs import retry
 
-        raise typer.Exit(retry(server, run_id, source, runtime_vars, watch))
+        raise typer.Exit(retry(server, run_id, source, runtime_vars, changed, watch))
+
+
+@secrets.command("ls")
+def list_secrets(server: Server = None, output: Output = "table") -> None:
+    """The names of the secrets. Values are never shown."""
+    with explained():
+        from app.cli.secrets import ls
+
+        raise typer.Exit(ls(server, output))
+
+
+@secrets.command("set")
+def set_secret(name: SecretName, server: Server = None) -> None:
+    """Make a secret or change it. The value is asked for, or read from standard input."""
+    with explained():
+        from app.cli.secrets import put
+
+        raise typer.Exit(put(server, name))
+
+
+@secrets.command("rm")
+def remove_secret(name: SecretName, server: Server = None) -> None:
+    """Forget a secret."""
+    with explained():
+        from app.cli.secrets import remove
+
+        raise typer.Exit(remove(server, name))
+
+
+@secrets.command("rotate")
+def rotate_secrets(server: Server = None) -> None:
+    """Seal all secrets with the first key of RUNWRIGHT_SECRET_KEY, or with a new one in the key file."""
+    with explained():
+        from app.cli.secrets import rotate
+
+        raise typer.Exit(rotate(server))
+
+
+@secrets.command("key")
+def make_secret_key() -> None:
+    """Print a new key for RUNWRIGHT_SECRET_KEY."""
+    with explained():
+        from app.cli.secrets import key
+
+        raise typer.Exit(key())

@@ -30,6 +30,7 @@ for name, commands in {
     "pipelines": remote.pipelines,
     "triggers": remote.triggers,
     "runs": remote.runs,
+    "secrets": remote.secrets,
     "limits": limit_commands.limits,
     "cron": local.cron,
     "db": local.db,
@@ -64,13 +65,17 @@ def run(
             "--block-uuid", metavar="BLOCK", help="This block only, with its upstreams' last outputs."
         ),
     ] = None,
+    with_upstream: Annotated[
+        bool, typer.Option("--with-upstream", help="With --block-uuid: run everything above it too.")
+    ] = False,
     skip_sensors: Annotated[bool, typer.Option("--skip-sensors", help="Take sensors as satisfied.")] = False,
 ) -> None:
     """Run a pipeline once, without a server. Exits with 0 when it completed, with 1 when it failed."""
     with explained():
         from app.cli.run import run_once
 
-        raise typer.Exit(run_once(project_path, pipeline_uuid, runtime_vars, block_uuid, skip_sensors))
+        parts = {"block_uuid": block_uuid, "with_upstream": with_upstream, "skip_sensors": skip_sensors}
+        raise typer.Exit(run_once(project_path, pipeline_uuid, runtime_vars, **parts))
 
 
 @program.command()

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,8 @@ from app.settings import Settings
 from app.store import runs
 
 
-def run_once(
-    folder: Path, pipeline_uuid: str, runtime_vars: str | None, block_uuid: str | None, skip_sensors: bool
-) -> int:
-    """Run a pipeline to its end; the exit code. Raises what the engine refuses."""
+def run_once(folder: Path, pipeline_uuid: str, runtime_vars: str | None = None, **parts: Any) -> int:
+    """Run a pipeline to its end; the exit code. `parts` are fields of LaunchRequest. Raises what the engine refuses."""
     variables = runtime_variables(runtime_vars)
     _, settings = open_project(folder)
     configure_logging("warning")
@@ -32,8 +29,7 @@ def run_once(
     asked = LaunchRequest(
         pipeline_uuid=pipeline_uuid,
         variables=variables,
-        block_uuid=block_uuid,
-        skip_sensors=skip_sensors,
+        **parts,
         cause=Cause.CLI,
     )
     return asyncio.run(_Once(settings, asked).run())
@@ -97,13 +93,14 @@ class _Once:
 def explain(run: RunRow, blocks: list[BlockRow]) -> list[str]:
     """Why a run did not complete, one line a block that failed."""
     failed = [block for block in blocks if block.status is BlockStatus.FAILED]
-    lines = [f"block '{block.block_uuid}' failed: {_fault(block.error)}" for block in failed]
+    lines = [f"block '{block.block_uuid}' failed: {_fault(block)}" for block in failed]
     return lines or [f"run {run.status}" + (f": {run.status_reason}" if run.status_reason else "")]
 
 
-def _fault(error: Mapping[str, Any] | None) -> str:
+def _fault(block: BlockRow) -> str:
+    error = block.error
     if not error:
-        return "no error was reported"
+        return block.status_reason or "no error was reported"
     text = f"{error.get('type') or 'Error'}: {error.get('message') or ''}".rstrip(": ")
     if error.get("file"):
         line = f":{error['line']}" if error.get("line") else ""

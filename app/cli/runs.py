@@ -1,7 +1,8 @@
 """`runwright runs`: what has run, runs, and shall run."""
 
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -10,7 +11,10 @@ from app.cli.exits import Exit
 from app.cli.plain import span
 from app.cli.service import Service, find_service
 from app.cli.variables import runtime_variables
-from app.client import BlockRun, LogLine, PipelineRun
+from app.client import BlockRun, LogLine, PipelineRun, ServiceError
+from app.errors import Conflict
+
+_CHANGED: Final = "Run them again: --changed rerun. Keep what they left: --changed accept."
 
 
 def ls(
@@ -44,6 +48,14 @@ def _row(run: PipelineRun) -> dict[str, object]:
     }
 
 
+def _children(block: BlockRun) -> str | None:
+    """Where the children of a block stand, in a few words."""
+    if block.children is None:
+        return None
+    counts = ", ".join(f"{n} {status}" for status, n in (block.children_by_status or {}).items())
+    return f"{block.children} children" + (f": {counts}" if counts else "")
+
+
 def _took(thing: PipelineRun | BlockRun) -> str | None:
     if thing.started_at is None or thing.completed_at is None:
         return None
@@ -63,7 +75,7 @@ def show(server: str | None, run_id: int, output: str) -> int:
         {
             "block": block.block_uuid,
             "status": block.status,
-            "attempts": block.attempt,
+            "attempts": _children(block) or block.attempt,
             "took": _took(block),
             "error": fault(block.error),
         }
@@ -128,10 +140,21 @@ def cancel(server: str | None, run_id: int) -> int:
     return Exit.OK
 
 
-def retry(server: str | None, run_id: int, source: str, runtime_vars: str | None, watch: bool) -> int:
-    """Run it again."""
+def retry(
+    server: str | None, run_id: int, source: str, runtime_vars: str | None, changed: str | None, watch: bool
+) -> int:
+    """Run it again. What to do with finished blocks whose code has changed is asked on a terminal."""
     variables = runtime_variables(runtime_vars) or None
     service = find_service(server)
     with service.client() as client:
-        run = client.retry(run_id, source, variables)
+        try:
+            run = client.retry(run_id, source, variables, changed=changed)
+        except ServiceError as error:
+            if error.code != "code_changed":
+                raise
+            if not sys.stdin.isatty():
+                raise Conflict(error.detail, hint=_CHANGED) from None
+            typer.echo(error.detail, err=True)
+            again = typer.confirm("Run them again (no: keep what they left)?", err=True)
+            run = client.retry(run_id, source, variables, changed="rerun" if again else "accept")
     return started(service, run, watch)

@@ -12,7 +12,7 @@ from app import clock
 from app.cli.plain import span
 from app.events import BlockEnded, BlockStarted
 from app.models.rows import BlockRow, LogRow, RunRow
-from app.models.states import BlockStatus, RunStatus
+from app.models.states import BLOCK_TERMINAL, BlockStatus, RunStatus
 
 _LOOKS: Final = {
     "initial": ("·", "dim"),
@@ -28,7 +28,7 @@ _LOOKS: Final = {
 
 
 class _Block:
-    """What the tree shows of one block."""
+    """What the tree shows of one block; its children are counted, not shown."""
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
@@ -37,6 +37,7 @@ class _Block:
         self.began: float | None = None
         self.took: float | None = None
         self.note = ""
+        self.begun = self.ended = 0
 
     def label(self) -> Text:
         sign, style = _LOOKS[self.state]
@@ -46,6 +47,8 @@ class _Block:
             seconds = clock.monotonic() - self.began
         if seconds is not None:
             text.append(f"  {span(seconds)}", "dim")
+        if self.begun:
+            text.append(f"  {self.ended} of {self.begun} begun", "dim")
         if self.attempt > 1:
             text.append(f"  attempt {self.attempt}", "yellow")
         if self.note:
@@ -84,13 +87,20 @@ class TreeView:
         self._console.print(text.append(line.text, style))
 
     def started(self, event: BlockStarted) -> None:
-        """A block runs."""
+        """A block runs, or one of its children."""
+        if (family := self._family(event.block_uuid)) is not None:
+            family.begun += event.attempt == 1
+            family.state, family.began = BlockStatus.RUNNING, family.began or clock.monotonic()
+            return
         block = self._block(event.block_uuid)
         block.state, block.attempt, block.note = BlockStatus.RUNNING, event.attempt, ""
         block.began, block.took = clock.monotonic(), None
 
     def ended(self, event: BlockEnded) -> None:
-        """A block ended, or waits for its next attempt."""
+        """A block ended, or waits for its next attempt; of children only that they ended."""
+        if (family := self._family(event.block_uuid)) is not None:
+            family.ended += event.status in BLOCK_TERMINAL
+            return
         block = self._block(event.block_uuid)
         block.state, block.took = event.status, event.duration_s
         if event.error:
@@ -110,10 +120,18 @@ class TreeView:
 
     def _take(self, blocks: Sequence[BlockRow]) -> None:
         for row in blocks:
+            if row.parent_id is not None:
+                continue
             block = self._block(row.block_uuid)
             block.state = row.status
             if row.status is BlockStatus.UPSTREAM_FAILED:
                 block.note = "upstream failed"
+
+    def _family(self, uuid: str) -> _Block | None:
+        """The block that a child belongs to; None for a block itself."""
+        if uuid in self._graph:
+            return None
+        return self._blocks.get(uuid.partition(":")[0])
 
     def _block(self, uuid: str) -> _Block:
         return self._blocks.setdefault(uuid, _Block(uuid))

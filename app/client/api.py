@@ -13,6 +13,7 @@ from app.client.faults import ClientError
 from app.client.flow import Flow, Request, Stream, call, stream
 from app.client.limit_calls import LimitCalls
 from app.client.runners import AsyncRunner, Runner
+from app.client.secret_calls import SecretCalls
 from app.client.sending import Retries
 from app.client.system_calls import SystemCalls
 from app.client.trigger_calls import TriggerCalls
@@ -22,7 +23,7 @@ from app.models.schemas import BlockRun, LogLine, Outputs, PipelineDefinition, P
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 
-class Api(TriggerCalls, SystemCalls, LimitCalls):
+class Api(TriggerCalls, SystemCalls, LimitCalls, SecretCalls):
     """What both clients can do."""
 
     # Pipelines
@@ -47,6 +48,7 @@ class Api(TriggerCalls, SystemCalls, LimitCalls):
         *,
         execution_date: datetime | None = None,
         block_uuid: str | None = None,
+        with_upstream: bool | None = None,
         skip_sensors: bool | None = None,
         priority: int | None = None,
         concurrency_key: str | None = None,
@@ -59,6 +61,7 @@ class Api(TriggerCalls, SystemCalls, LimitCalls):
             variables=variables,
             execution_date=execution_date,
             block_uuid=block_uuid,
+            with_upstream=with_upstream,
             skip_sensors=skip_sensors,
             priority=priority,
             concurrency_key=concurrency_key,
@@ -108,10 +111,14 @@ class Api(TriggerCalls, SystemCalls, LimitCalls):
         source: str = "failed",
         variables: Mapping[str, Any] | None = None,
         *,
+        changed: str | None = None,
         idempotency_key: str | None = None,
     ) -> Flow[PipelineRun]:
-        """A new run in place of one that is over, from `failed`, from `start`, or from the block of that name."""
-        options = {"from": source, **given(variables=variables)}
+        """A new run in place of one that is over, from `failed`, from `start`, or from the block of that name.
+
+        `changed`: `accept` or `rerun` finished blocks whose file has changed since; without it that is an error.
+        """
+        options = {"from": source, **given(variables=variables, changed=changed)}
         asked = post(f"pipeline_runs/{run_id}/retry", idempotency_key, **options)
         return one(PipelineRun, asked, self._retries)
 
@@ -134,6 +141,19 @@ class Api(TriggerCalls, SystemCalls, LimitCalls):
     def follow_events(self, run_id: int) -> Stream[RunEvent]:
         """What happens to a run as it happens, from its creation to its end."""
         return following.follow_events(run_id, self._retries)
+
+    @stream
+    def block_runs(
+        self,
+        run_id: int,
+        *,
+        parent_id: int | None = None,
+        status: str | Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> Stream[BlockRun]:
+        """The block runs of a run, or the children of one of them."""
+        filters = given(parent_id=parent_id, status=status)
+        return pages(BlockRun, f"pipeline_runs/{run_id}/block_runs", filters, self._retries, limit)
 
     @call
     def block_run(self, block_run_id: int) -> Flow[BlockRun]:

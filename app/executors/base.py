@@ -14,6 +14,23 @@ OutputRef = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class HookCall:
+    """That an attempt runs a condition or callback of the block instead of the block itself.
+
+    A condition is called with the block's own inputs, a callback with what the block left. `error` is the block's.
+    """
+
+    kind: Literal["condition", "callback"]
+    uuid: str
+    #: relative to the project folder
+    file: str
+    status: Literal["success", "failure", "cancelled"] | None = None
+    error: Mapping[str, Any] | None = None
+    #: the run as blocks see it, JSON-safe
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class BlockCall:
     """One attempt of one block: everything the other side needs to know."""
 
@@ -35,6 +52,11 @@ class BlockCall:
     datetimes: Sequence[str] = ()
     #: interpreter for this block; None is the service's own
     python: str | None = None
+    #: which try of the block's own this is, from 1: what `kwargs["retry"]` tells
+    tries: int = 1
+    #: the item of a dynamic block that this attempt is for
+    item: int | None = None
+    hook: HookCall | None = None
 
 
 @dataclass(frozen=True, slots=True)

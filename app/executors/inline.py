@@ -12,7 +12,7 @@ import structlog
 
 from app.executors.base import BlockCall, BlockError, BlockResult, OnAsk
 from app.executors.capture import InlineOutput, StdoutByContext
-from app.executors.child import attempt, calling, faults, outputs, shim
+from app.executors.child import attempt, calling, faults, outputs, packs, shim
 from app.executors.child.loading import BlockFile, Loaded
 from app.executors.output import Sink
 from app.executors.permits import Permits
@@ -35,7 +35,8 @@ class InlineExecutor:
     """The executor for `isolation: inline`. At most `limit` blocks at a time; `python` means nothing here."""
 
     def __init__(self, *, project: Path, limit: int) -> None:
-        self._paths = [str(project.resolve()), str(project.resolve().parent)]
+        self._project = str(project.resolve())
+        self._paths = [self._project, str(project.resolve().parent)]
         self._permits = Permits(limit)
         self.watchdog = Watchdog()
         self._stdout = StdoutByContext()
@@ -47,7 +48,7 @@ class InlineExecutor:
         # At the end of the path: in the service's own process our modules come first.
         self._paths = [path for path in self._paths if path not in sys.path]
         sys.path += self._paths
-        shim.install()
+        shim.install(self._project)
         self.watchdog.start()
         self._started, self._loop = True, asyncio.get_running_loop()
 
@@ -191,7 +192,7 @@ async def _run_block(call: BlockCall, file: BlockFile, output: InlineOutput) -> 
         if loaded.kind == "sensor":
             return {"value_false": not returned}
         results = calling.as_outputs(returned)
-        refs = outputs.store_inline(results)
+        refs = [packs.store_inline(returned)] if call.block.dynamic.parent else outputs.store_inline(results)
         await _run_tests(loaded, results, kwargs)
         return {"outputs": tuple(refs)}
     finally:
@@ -212,7 +213,7 @@ async def _call(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _input(refs: Any, uuid: str) -> Any:
-    if any(ref["kind"] != "json" for ref in refs):
+    if not outputs.is_plain(refs):
         raise NotInline(f"the output of block '{uuid}' is no JSON value: run this block in a worker")
     # A copy: what the block does to it must not reach the reference that the engine holds.
     return deepcopy(outputs.open_input(list(refs), "", uuid))
@@ -220,9 +221,10 @@ def _input(refs: Any, uuid: str) -> Any:
 
 def _as_mapping(call: BlockCall) -> Mapping[str, Any]:
     return {
-        "kwargs": deepcopy(dict(call.kwargs)),
+        "kwargs": deepcopy({**call.kwargs, **packs.kwargs_of(packs.metas_of(list(call.inputs), ""))}),
+        "item": call.item,
         "datetimes": call.datetimes,
-        "attempt": call.attempt,
+        "tries": call.tries,
         "configuration": deepcopy(dict(call.block.configuration)),
         "pipeline": call.pipeline_uuid,
         "block": call.block.uuid,

@@ -19,6 +19,8 @@ ATTEMPT_LIMIT = 10 * 1024 * 1024
 #: what a line costs at least, so that ten million empty lines are bounded too
 _LINE_COST = 64
 _CHUNK = 256 * 1024
+#: lines handed on in one turn of the loop at most: who prints without pause must not hold it
+_LINES_AT_ONCE = 500
 #: read after the result at most, a pipe; a pipe holds 64 KiB, only a process that is still writing gives more
 _DRAIN_LIMIT = 2 * 1024 * 1024
 
@@ -108,6 +110,8 @@ class Output:
         self._loop = loop
         self._fds: dict[Stream, int] = {"stdout": stdout, "stderr": stderr}
         self._splitters: dict[Stream, LineSplitter] = {}
+        #: read, and left for the next turn; of such a stream nothing more is read meanwhile
+        self._kept: dict[Stream, bytes] = {}
         self._meter: Meter | None = None
         for stream, fd in self._fds.items():
             os.set_blocking(fd, False)
@@ -116,6 +120,7 @@ class Output:
     def begin(self, sink: Sink) -> None:
         """From here on the lines belong to this sink; what a worker writes while it has none is dropped."""
         self._splitters = {stream: LineSplitter() for stream in self._fds}
+        self._kept.clear()
         self._meter = Meter(sink)
 
     def note(self, text: str) -> None:
@@ -145,11 +150,28 @@ class Output:
         """Read what waits in the pipes now."""
         for stream in list(self._fds):
             left = _DRAIN_LIMIT
-            while left > 0 and (size := self._readable(stream)):
+            while left > 0 and (size := self._read(stream)):
                 left -= size
 
-    def _readable(self, stream: Stream) -> int:
-        """Read once; the number of bytes."""
+    def _readable(self, stream: Stream) -> None:
+        """One turn of the loop: a piece of what was written; the rest in the next turns, before more is read."""
+        self._read(stream)
+        fd = self._fds.get(stream)
+        if stream in self._kept and fd is not None:
+            self._loop.remove_reader(fd)
+            self._loop.call_soon(self._go_on, stream)
+
+    def _go_on(self, stream: Stream) -> None:
+        fd = self._fds.get(stream)
+        if fd is not None:
+            self._loop.add_reader(fd, self._readable, stream)
+            if stream in self._kept:
+                self._readable(stream)
+
+    def _read(self, stream: Stream) -> int:
+        """Take a piece of what was kept, or read once; the number of bytes."""
+        if kept := self._kept.pop(stream, b""):
+            return self._take(stream, kept)
         fd = self._fds.get(stream)
         if fd is None:
             return 0
@@ -159,22 +181,43 @@ class Output:
             return 0
         if not data:
             self._shut(stream)
-        elif self._meter is not None:
-            self._take(self._meter, stream, data)
-        return len(data)
+            return 0
+        return self._take(stream, data)
 
-    def _take(self, meter: Meter, stream: Stream, data: bytes) -> None:
+    def _take(self, stream: Stream, data: bytes) -> int:
+        """Hand lines on, and keep what is too much for one turn; the number of bytes that are done with."""
+        meter = self._meter
+        if meter is None:
+            return len(data)
         if meter.full:
             meter.drop(len(data))
-            return
-        for text in self._splitters[stream].feed(data):
+            return len(data)
+        size = _end_of_lines(data, _LINES_AT_ONCE)
+        for text in self._splitters[stream].feed(data[:size]):
             _emit(meter, stream, text)
+        if size < len(data):
+            self._kept[stream] = data[size:]
+        return size
 
     def _shut(self, stream: Stream) -> None:
         fd = self._fds.pop(stream, None)
         if fd is not None:
             self._loop.remove_reader(fd)
             os.close(fd)
+
+
+def _end_of_lines(data: bytes, count: int) -> int:
+    """Where the first `count` lines end.
+
+    >>> _end_of_lines(b"a\\nb\\nc\\n", 2), _end_of_lines(b"a\\nb", 2)
+    (4, 3)
+    """
+    if data.count(b"\n") <= count:
+        return len(data)
+    end = 0
+    for _ in range(count):
+        end = data.index(b"\n", end) + 1
+    return end
 
 
 def _emit(meter: Meter, stream: Stream, text: str) -> None:

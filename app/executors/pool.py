@@ -32,12 +32,17 @@ class InterpreterUnavailable(Exception):
     """No worker can be started with this interpreter; the message says why."""
 
 
+class NoWorker(InterpreterUnavailable):
+    """The warden went away while a worker was being started: another try will do."""
+
+
 class WorkerPool:
     """The executor for user code: killable processes under a warden.
 
     `workers` is the number of slots and of processes (less those that are ending), `warm` how many are kept ready
     for the default interpreter. `sweep` names dead nodes of this host: what they left running is killed first.
-    `silence_s` seconds without a word from the service, and the warden takes it for dead.
+    `silence_s` seconds without a word from the service, and the warden takes it for dead. `memory` is the address
+    space of each process at most, in bytes.
     """
 
     def __init__(
@@ -50,9 +55,11 @@ class WorkerPool:
         python: str | None = None,
         kill_grace_s: float = 5.0,
         silence_s: float = 5.0,
+        memory: int | None = None,
         sweep: Sequence[str] = (),
     ) -> None:
         self._node_id, self._sweep, self._silence_s = node_id, sweep, silence_s
+        self._memory = memory
         self._project = project.resolve()
         self._python = python or sys.executable
         self._limit = workers
@@ -78,7 +85,7 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the warden, sweep, warm up. An interpreter that does not start is a warning here, no error."""
-        self._warden = WardenLink(self._node_id, self._sweep, silence_s=self._silence_s)
+        self._warden = WardenLink(self._node_id, self._sweep, silence_s=self._silence_s, memory=self._memory)
         await self._warden.start()
         self._top_up()
         for fault in await asyncio.gather(*(worker.ready for worker in self._spare)):
@@ -131,7 +138,7 @@ class WorkerPool:
     def acquire_now(self, python: str | None = None) -> "WorkerSlot | None":
         """A slot with a worker that is idle this instant, else None."""
         python = python or self._python
-        if not any(worker.python == python for worker in self._idle) or not self._permits.take_now():
+        if not any(w.python == python and w.is_there for w in self._idle) or not self._permits.take_now():
             return None
         return WorkerSlot(self, python, self.claim(python))
 
@@ -139,7 +146,7 @@ class WorkerPool:
         """A worker for this interpreter: idle, or being started already, or started now."""
         for pool in (self._idle, self._spare):
             for worker in reversed(pool):
-                if worker.python == python:
+                if worker.python == python and worker.is_there:
                     pool.remove(worker)
                     return worker
         return self._spawn(python)
@@ -237,7 +244,7 @@ class WorkerSlot:
         self._pool = pool
         self._python = python
         self._worker = worker
-        self._fault = ""
+        self._fault: InterpreterUnavailable | None = None
         self._kill: Kill | None = None
         #: set while `run` waits for a worker to start, so that a kill need not wait for it
         self._interrupt: asyncio.Future[None] | None = None
@@ -250,7 +257,7 @@ class WorkerSlot:
         try:
             self._worker = await self._ready_worker()
         except InterpreterUnavailable as error:
-            self._fault = str(error)
+            self._fault = error
 
     async def run(self, call: BlockCall, on_line: Sink, on_ask: OnAsk | None = None) -> BlockResult:
         """Run one attempt; see `Slot.run`."""
@@ -298,10 +305,12 @@ class WorkerSlot:
     async def _run(self, call: BlockCall, on_line: Sink, on_ask: OnAsk | None) -> BlockResult:
         while True:
             try:
-                fault, self._fault = self._fault, ""
-                if fault:
-                    raise InterpreterUnavailable(fault)
+                fault, self._fault = self._fault, None
+                if fault is not None:
+                    raise fault
                 worker = await self._ready_worker()
+            except NoWorker as error:
+                return BlockResult(Outcome.LOST, error=BlockError("WorkerLost", str(error)))
             except InterpreterUnavailable as error:
                 return BlockResult(Outcome.FAILED, error=BlockError("InterpreterUnavailable", str(error)))
             if worker is None or self._kill is not None:
@@ -334,6 +343,6 @@ class WorkerSlot:
         if not worker.ready.done():
             self._pool.give_back(worker)
             return None
-        if worker.ready.result():
-            raise InterpreterUnavailable(worker.ready.result())
+        if fault := worker.ready.result():
+            raise NoWorker(fault) if worker.is_lost else InterpreterUnavailable(fault)
         return worker

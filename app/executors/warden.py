@@ -24,6 +24,8 @@ import time
 STUBBORN_S = 10.0
 _TICK_MS = 5
 _SIGKILL, _SIGTERM = 9, 15
+#: signals that nobody can handle, that tell of our own faults (ILL, TRAP, ABRT, BUS, FPE, SEGV), or of children (CHLD)
+_KEPT = {4, 5, 6, 7, 8, _SIGKILL, 11, 17, 19}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MARKER = "_RUNWRIGHT_NODE"
 
@@ -377,7 +379,7 @@ def _is_marked(pid: int, marks: list[bytes]) -> bool:
 
 def main() -> None:
     """Be the warden of the service that started this process."""
-    for number in (1, 2, _SIGTERM):
+    for number in _signal.valid_signals() - _KEPT:
         # Stopping is the service's decision. A handler, since "ignore" would be inherited by the workers.
         _signal.signal(number, lambda *_: None)
     control = _socket.socket(fileno=int(sys.argv[1]))

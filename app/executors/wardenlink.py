@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ _DEAF_AFTER = 10
 _HELLO_TIMEOUT_S = 20.0
 _RESTART_DELAY_S = 1.0
 
-Cause = Literal["exit", "kill", "silence", "warden", "start"]
+Cause = Literal["exit", "kill", "silence", "warden", "start", "away"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,11 @@ def _signal_name(number: int) -> str:
 class WardenLink:
     """One warden at a time; a dead one is replaced, after its successor has swept what it left."""
 
-    def __init__(self, node_id: str, sweep: Sequence[str] = (), *, silence_s: float = 5.0) -> None:
-        self._node_id, self._silence_s = node_id, silence_s
+    def __init__(
+        self, node_id: str, sweep: Sequence[str] = (), *, silence_s: float = 5.0, memory: int | None = None
+    ) -> None:
+        """`memory`: bytes of address space that each process below the warden may have."""
+        self._node_id, self._silence_s, self._memory = node_id, silence_s, memory
         self._sweep = list(sweep)
         self._loop = asyncio.get_running_loop()
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,11 +133,15 @@ class WardenLink:
         self._last_key += 1
         key = self._last_key
         if self._control is None:
-            self._loop.call_soon(on_gone, Gone("start", error="the warden is not running"))
+            self._loop.call_soon(on_gone, Gone("away"))
             return key
         self._waiting[key] = on_gone
         self._send((b"spawn", b"%d" % key, python.encode(), bytes(program), bytes(folder)), fds)
         return key
+
+    def has(self, key: int) -> bool:
+        """Whether the present warden has that worker."""
+        return key in self._waiting
 
     def kill(self, key: int, grace_s: float) -> None:
         """Ask to end a worker and everything it started; its `on_gone` tells when that is done."""
@@ -161,6 +169,9 @@ class WardenLink:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        if self._memory is not None:
+            # On the warden, before it starts anything: whatever is below it inherits that.
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (self._memory, self._memory))
         ours.setblocking(False)
         self._control = ours
         self._unanswered = 0

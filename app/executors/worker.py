@@ -104,6 +104,16 @@ class Worker:
         return self.uses > 0 or (self._gone is not None and self._gone.cause in _LOST)
 
     @property
+    def is_there(self) -> bool:
+        """Whether it can take an attempt: not if its warden has died, also while that is not yet told of it."""
+        return self.usable and self._warden.has(self._key)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended with its warden, or with the service's silence, or found no warden: not by itself."""
+        return self._gone is not None and (self._gone.cause == "away" or self._gone.cause in _LOST)
+
+    @property
     def busy(self) -> bool:
         """Whether an attempt is in flight."""
         return self._attempt is not None
@@ -114,7 +124,7 @@ class Worker:
         self.uses += 1
         self._parser.token = random.getrandbits(32)
         self._output.begin(sink)
-        self._channel.send(frames.pack(self._parser.token, _header(call), _body(call)))
+        self._channel.send(frames.pack(self._parser.token, _header(call), body_of(call)))
         return await attempt.done
 
     async def kill(self, kill: Kill, grace_s: float) -> None:
@@ -203,7 +213,7 @@ class Worker:
             return
         if result["retire"]:
             self.retire()
-        self._settle(_to_result(result))
+        self._settle(to_result(result))
 
     def _ended(self, gone: Gone) -> None:
         """The process and everything it had started are gone."""
@@ -237,7 +247,7 @@ class Worker:
     def _with_leftovers(self, result: Mapping[str, Any], gone: Gone) -> BlockResult:
         left = max(gone.processes - 1, 0)
         self._output.note(f"the block left {left} process(es) running; they have been ended")
-        return _to_result(result, {"leftovers": left, "survivors": gone.survivors})
+        return to_result(result, {"leftovers": left, "survivors": gone.survivors})
 
     def _settle(self, result: BlockResult | None) -> None:
         """Hand on the last lines, then the result."""
@@ -249,6 +259,8 @@ class Worker:
                 attempt.done.set_result(result)
 
     def _why_not_ready(self, gone: Gone) -> str:
+        if self.is_lost:
+            return _LOST.get(gone.cause, "there was no warden to start a worker")
         if gone.error:
             return f"interpreter '{self.python}' cannot be started: {gone.error}"
         said = "".join(f"; it said: {line}" for line in self._start_lines[-1:])
@@ -269,14 +281,21 @@ def _belongs(header: Mapping[str, Any], call: BlockCall) -> bool:
     return (header.get("attempt"), header.get("epoch")) == (call.attempt, call.epoch)
 
 
-def _body(call: BlockCall) -> bytes:
-    block = call.block
+def body_of(call: BlockCall) -> bytes:
+    """The message of a call, as the worker reads it."""
+    block, hook = call.block, call.hook
     value = {
         "project": str(call.project),
         "pipeline": call.pipeline_uuid,
-        "block": block.uuid,
-        "type": str(block.type),
-        "file": block.file,
+        "block": hook.uuid if hook else block.uuid,
+        "type": hook.kind if hook else str(block.type),
+        "file": hook.file if hook else block.file,
+        "hook": {"parent": block.uuid, "status": hook.status, "error": hook.error, "run": hook.run}
+        if hook
+        else None,
+        "tries": call.tries,
+        "dynamic": block.dynamic.parent and hook is None,
+        "item": call.item,
         "configuration": dict(block.configuration),
         "attempt": call.attempt,
         "artifact_dir": call.artifact_dir,
@@ -296,7 +315,8 @@ def _json(value: Mapping[str, Any]) -> bytes:
         return dumps(value, default=str).encode()
 
 
-def _to_result(result: Mapping[str, Any], evidence: Mapping[str, Any] | None = None) -> BlockResult:
+def to_result(result: Mapping[str, Any], evidence: Mapping[str, Any] | None = None) -> BlockResult:
+    """The result that a worker sent."""
     error = result.get("error")
     return BlockResult(
         Outcome(result["outcome"]),

@@ -12,6 +12,9 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
+#: Multiples of it, modulo 1, lie far apart: chance that a restart repeats.
+_GOLDEN = (5**0.5 - 1) / 2
+
 
 class BlockType(StrEnum):
     """The block types that run here. Notes (chart, markdown …) never become a Block."""
@@ -38,17 +41,60 @@ class RetryPolicy:
     delay_s: float = 5.0
     max_delay_s: float = 60.0
     exponential_backoff: bool = True
+    #: how much of a delay is left to chance, between 0 and 1: what failed together need not come back together
+    jitter: float = 0.0
 
-    def delay_before(self, attempt: int) -> float:
+    def delay_before(self, attempt: int, seed: int = 0) -> float:
         """Seconds to wait before attempt number `attempt` (2 is the first retry).
 
-        `max_delay_s` caps each delay; in Mage it caps their sum, which silently drops retries.
+        `max_delay_s` caps each delay; in Mage it caps their sum, which silently drops retries. `jitter` shortens
+        it by a share that `seed` decides.
 
         >>> [RetryPolicy(retries=9).delay_before(n) for n in (2, 3, 4, 5, 6)]
         [5.0, 10.0, 20.0, 40.0, 60.0]
+        >>> [round(RetryPolicy(jitter=0.5).delay_before(2, seed), 1) for seed in (0, 1, 2)]
+        [5.0, 3.5, 4.4]
         """
         factor = 2.0 ** min(attempt - 2, 60) if self.exponential_backoff else 1.0
-        return min(self.delay_s * factor, self.max_delay_s)
+        share = (seed + attempt - 2) * _GOLDEN % 1
+        return min(self.delay_s * factor, self.max_delay_s) * (1 - self.jitter * share)
+
+
+class TriggerRule(StrEnum):
+    """What must have become of the upstream blocks before a block starts."""
+
+    ALL_SUCCESS = "all_success"
+    ALL_DONE = "all_done"
+    ALL_FAILED = "all_failed"
+    ONE_SUCCESS = "one_success"
+    ONE_FAILED = "one_failed"
+    NONE_FAILED = "none_failed"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A conditional or callback of a block. `file` is relative to the project folder."""
+
+    uuid: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """How a block hands out items, and how many of them (Mage: `configuration.dynamic`, `dynamic_blocks`).
+
+    `parent`: what it returns are items, and each block below runs once an item. `reduce_output`: the block below
+    runs once, with the list of what all children left.
+    """
+
+    parent: bool = False
+    #: the blocks below that run once an item; none named is all of them
+    only: tuple[str, ...] = ()
+    reduce_output: bool = False
+    max_children: int = 10_000
+    on_max_exceeded: str = "fail"
+    max_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +112,16 @@ class Block:
     timeout_s: float | None = None
     isolation: Isolation = Isolation.WORKER
     executor_type: str = "local_python"
+    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
+    conditions: tuple[Hook, ...] = ()
+    callbacks: tuple[Hook, ...] = ()
+    dynamic: Dynamic = Dynamic()
+    #: the block whose code this one runs, at a place of its own (Mage: `replicated_block`)
+    replica_of: str | None = None
+
+    def hands_items(self, to: str) -> bool:
+        """Whether it hands items to the block `to`, instead of all it returned."""
+        return self.dynamic.parent and (not self.dynamic.only or to in self.dynamic.only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +132,18 @@ class Limits:
     pipeline_run_limit: int | None = None
     pipeline_run_limit_all_triggers: int | None = None
     on_pipeline_run_limit_reached: str = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """For how long a pipeline's past is kept, in days; 0 is for ever, None what the level above says."""
+
+    runs_days: float | None = None
+    #: finished runs kept at most, the newest
+    runs: int | None = None
+    logs_days: float | None = None
+    #: files of block outputs
+    outputs_days: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +159,7 @@ class Pipeline:
     variables: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = Limits()
     timezone: str = "UTC"
+    keep: Keep = Keep()
     warnings: tuple[str, ...] = ()
 
     @cached_property
@@ -107,6 +176,34 @@ class Pipeline:
                 found[upstream].append(block.uuid)
         return {uuid: tuple(names) for uuid, names in found.items()}
 
+    @cached_property
+    def has_hooks(self) -> bool:
+        """Whether any block has a condition or a callback."""
+        return any(block.callbacks or block.conditions for block in self.blocks)
+
+    def starts_plainly(self, uuid: str) -> bool:
+        """Whether a block whose upstreams are done is simply run: no condition is asked, no children are made."""
+        return not self.by_uuid[uuid].conditions and not self.dimensions[uuid]
+
+    @cached_property
+    def dimensions(self) -> Mapping[str, tuple[str, ...]]:
+        """For each block the dynamic blocks over whose items it runs; none for a block that runs once."""
+        found: dict[str, tuple[str, ...]] = {}
+        for block in self.blocks:  # upstreams first
+            parts = [_passed_on(self.by_uuid[up], block.uuid, found[up]) for up in block.upstream]
+            found[block.uuid] = tuple(dict.fromkeys(dim for part in parts for dim in part))
+        return found
+
+    @cached_property
+    def is_dynamic(self) -> bool:
+        """Whether any block hands out items."""
+        return any(block.dynamic.parent for block in self.blocks)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every block waits for the success of its upstreams."""
+        return all(block.trigger_rule is TriggerRule.ALL_SUCCESS for block in self.blocks)
+
     def only(self, uuids: Iterable[str]) -> "Pipeline":
         """The same pipeline with nothing but these blocks; edges to others are cut."""
         keep = set(uuids)
@@ -117,12 +214,20 @@ class Pipeline:
         )
         return Pipeline(**{**_fields(self), "blocks": blocks})
 
+    def above(self, uuid: str) -> set[str]:
+        """A block and all that it waits for, however far up."""
+        found = {uuid}
+        for block in reversed(self.blocks):
+            if block.uuid in found:
+                found.update(block.upstream)
+        return found
+
     @cached_property
     def definition(self) -> str:
         """Canonical JSON of everything that decides how a run goes: what `pipeline_version` stores."""
         value = {**_fields(self), "blocks": [asdict(block) for block in self.blocks]}
         value["limits"] = asdict(self.limits)
-        value.pop("warnings")
+        del value["warnings"], value["keep"]  # they decide nothing about a run
         return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
     @cached_property
@@ -131,25 +236,41 @@ class Pipeline:
         return hashlib.sha256(self.definition.encode()).hexdigest()
 
 
+def _passed_on(upstream: Block, to: str, own: tuple[str, ...]) -> tuple[str, ...]:
+    if upstream.hands_items(to):
+        return (upstream.uuid,)
+    return () if upstream.dynamic.reduce_output else own
+
+
 @lru_cache(maxsize=256)
 def from_definition(definition: str) -> Pipeline:
     """The pipeline that a frozen definition describes; the same object for the same text."""
     value = json.loads(definition)
-    value["blocks"] = tuple(
-        Block(
-            **{
-                **block,
-                "type": BlockType(block["type"]),
-                "isolation": Isolation(block["isolation"]),
-                "upstream": tuple(block["upstream"]),
-                "retry": RetryPolicy(**block["retry"]),
-            }
-        )
-        for block in value["blocks"]
-    )
+    value["blocks"] = tuple(map(_block, value["blocks"]))
     value["limits"] = Limits(**value["limits"])
     value["tags"] = tuple(value["tags"])
     return Pipeline(**value)
+
+
+def _block(found: Mapping[str, Any]) -> Block:
+    """A block of a frozen definition, which may be of an older program and lack what is new."""
+    return Block(
+        **{
+            **found,
+            "type": BlockType(found["type"]),
+            "isolation": Isolation(found["isolation"]),
+            "upstream": tuple(found["upstream"]),
+            "retry": RetryPolicy(**found["retry"]),
+            "trigger_rule": TriggerRule(found.get("trigger_rule", TriggerRule.ALL_SUCCESS)),
+            "conditions": tuple(Hook(**hook) for hook in found.get("conditions", ())),
+            "callbacks": tuple(Hook(**hook) for hook in found.get("callbacks", ())),
+            "dynamic": _dynamic(found.get("dynamic", {})),
+        }
+    )
+
+
+def _dynamic(found: Mapping[str, Any]) -> Dynamic:
+    return Dynamic(**{**found, "only": tuple(found.get("only", ()))})
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -72,6 +72,9 @@ class AttemptRow:
     error: Mapping[str, Any] | None = None
     evidence: Mapping[str, Any] | None = None
     code_hash: str | None = None
+    kind: str = "block"
+    #: `condition:<uuid>` or `callback:<uuid>` for an attempt of kind `hook`
+    hook: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,10 @@ class BlockRow:
     outputs: Sequence[Mapping[str, Any]] = ()
     error: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    parent_id: int | None = None
+    item_index: int | None = None
+    children: int | None = None
+    carried_from: int | None = None
     attempts: tuple[AttemptRow, ...] = ()
 
 
@@ -142,6 +149,15 @@ class ScheduleRow:
     ended: bool = False
     #: its row in the database holds something that is no value: it is here with what can be read
     unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """A secret without its value."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

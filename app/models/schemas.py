@@ -28,6 +28,11 @@ class RunRetry(In):
     variables: dict[str, JsonValue] | None = Field(
         default=None, description="overwrite variables of the old run"
     )
+    changed: Literal["accept", "rerun"] | None = Field(
+        default=None,
+        description="finished blocks whose file has changed since: keep what they left, or run them again;"
+        " without it such a retry is a 409 that names them",
+    )
 
 
 class RunEvent(Out):
@@ -57,6 +62,10 @@ class RunCreate(In):
         max_length=255,
         description="run this block only, with its upstream blocks' newest outputs",
     )
+    with_upstream: bool = Field(
+        default=False,
+        description="with `block_uuid`: run everything above it too, instead of taking what is there",
+    )
     skip_sensors: bool = Field(default=False, description="sensors are skipped and count as satisfied")
     priority: int = Field(default=0, ge=-1000, le=1000, description="higher starts earlier when runs wait")
     concurrency_key: str | None = Field(
@@ -66,6 +75,26 @@ class RunCreate(In):
         pattern="^[^/\\x00-\\x1f]+$",
         description="runs of one key share the limit that is set on `key:<this>`",
     )
+
+
+class SecretValue(In):
+    """What a secret is to be. No answer ever holds it."""
+
+    value: str = Field(min_length=1, max_length=65_536, description="text, up to 64 KiB")
+
+
+class Secret(Out):
+    """A secret without its value."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Rotated(Out):
+    """What a rotation did."""
+
+    secrets: int = Field(description="how many are sealed with the first key now")
 
 
 class Nothing(In):
@@ -81,6 +110,12 @@ class Attempt(Out):
     outcome: Outcome | None
     error: Mapping[str, Any] | None
     evidence: Mapping[str, Any] | None
+    kind: Literal["block", "hook"] = Field(
+        default="block", description="hook: a condition or callback of the block"
+    )
+    hook: str | None = Field(
+        default=None, description="which one: condition:<uuid>, callback:<uuid>:<status>"
+    )
 
 
 class BlockRun(Out):
@@ -99,6 +134,20 @@ class BlockRun(Out):
     metrics: Mapping[str, Any]
     error: Mapping[str, Any] | None = Field(description="type, message, file, line and traceback")
     attempts: list[Attempt]
+    parent_id: int | None = Field(default=None, description="of a child: the block run of its block")
+    item_index: int | None = Field(default=None, description="of a child: which item it is for, from 0")
+    children: int | None = Field(default=None, description="how many children run in its stead, an item each")
+    children_by_status: Mapping[BlockStatus, int] | None = Field(
+        default=None, description="where its children stand; they are listed by /block_runs?parent_id="
+    )
+
+    def with_children(self, counts: Mapping[str, int] | None) -> "BlockRun":
+        """The same with the number of its children in each status."""
+        if self.children is None:
+            return self
+        return self.model_copy(
+            update={"children_by_status": {BlockStatus(s): n for s, n in (counts or {}).items()}}
+        )
 
 
 class Preview(Out):
@@ -115,7 +164,11 @@ class Output(Out):
     """One output of a block. Values that are plain JSON are here; of others, what they look like."""
 
     index: int
-    kind: Literal["json", "parquet", "pickle"]
+    kind: Literal["json", "parquet", "pickle", "items", "list", "gone"] = Field(
+        description="items: what a dynamic block hands out; list: what all children of a block left; "
+        "gone: its file is no longer kept"
+    )
+    count: int | None = Field(default=None, description="how many there are, for kinds items and list")
     type: str | None = Field(default=None, description="type of the Python value")
     size: int | None = Field(default=None, description="bytes")
     value: JsonValue = Field(default=None, description="the value itself, for kind json")

@@ -103,7 +103,11 @@ BLOCK_TRANSITIONS: Final[Mapping[BlockStatus, frozenset[BlockStatus]]] = {
     B.INITIAL: frozenset(
         {B.QUEUED, B.RUNNING, B.UPSTREAM_FAILED, B.CONDITION_FAILED, B.SKIPPED, B.CANCELLED}
     ),
-    B.QUEUED: frozenset({B.RUNNING, B.CANCELLED, B.FAILED}),
+    # queued -> completed directly: a block that ran once an item, when the last of its children has ended.
+    # and to the other ends, when that is what became of them.
+    B.QUEUED: frozenset(
+        {B.RUNNING, B.COMPLETED, B.CANCELLED, B.FAILED, B.UPSTREAM_FAILED, B.CONDITION_FAILED}
+    ),
     B.RUNNING: frozenset({B.COMPLETED, B.FAILED, B.CANCELLED, B.QUEUED}),  # queued: retry, takeover
     B.COMPLETED: frozenset(),
     B.FAILED: frozenset(),

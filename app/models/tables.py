@@ -120,6 +120,8 @@ class PipelineSchedule(SQLModel, table=True):
     next_fire_at: datetime | None = time_()
     missed_policy: str | None = text_(nullable=True)
     missed_until: datetime | None = time_()
+    #: the ledger is whole after this slot: rows up to it may have been pruned
+    pruned_until: datetime | None = time_()
     created_at: datetime = time_(nullable=False)
     updated_at: datetime = time_(nullable=False)
     deleted_at: datetime | None = time_()
@@ -188,6 +190,17 @@ class PipelineRun(SQLModel, table=True):
         ),
         partial_("ix_pipeline_run_passed_sla", "id", where="sla_passed_at IS NOT NULL"),
         partial_("ix_pipeline_run_parent", "parent_run_id", where="parent_run_id IS NOT NULL"),
+        # What is pruned is found by its age, and each row that may name it is asked.
+        partial_(
+            "ix_pipeline_run_completed",
+            "pipeline_uuid",
+            "completed_at",
+            "id",
+            where="completed_at IS NOT NULL",
+        ),
+        partial_("ix_pipeline_run_retry_of", "retry_of", where="retry_of IS NOT NULL"),
+        partial_("ix_pipeline_run_retry_root", "retry_root", where="retry_root IS NOT NULL"),
+        partial_("ix_pipeline_run_owner", "owner", where="owner IS NOT NULL"),
     )
     id: int = id_(primary_key=True)
     pipeline_uuid: str = text_()
@@ -229,23 +242,6 @@ class PipelineRun(SQLModel, table=True):
     e_seq: int | None = Field(sa_type=Id, default=None)
 
 
-class IdempotencyKey(SQLModel, table=True):
-    """A request that had an effect: written with the effect, so that the same request has it once.
-
-    `answer` is the first answer, kept when it is known; without it the effect's present state is answered.
-    """
-
-    __tablename__ = "idempotency_key"
-    __table_args__ = (Index("ix_idempotency_key_age", "created_at"),)
-    scope: str = text_(primary_key=True)
-    key: str = text_(primary_key=True)
-    fingerprint: str = text_()
-    effect_id: int = id_()
-    status: int | None = Field(default=None)
-    answer: str | None = text_(nullable=True)
-    created_at: datetime = time_(nullable=False)
-
-
 class ScheduleSlot(SQLModel, table=True):
     """What became of a due slot. The row is the lock, the audit and the explanation.
 
@@ -276,7 +272,10 @@ class ScheduleSlot(SQLModel, table=True):
 
 
 class BlockRun(SQLModel, table=True):
-    """One block of one run. `attempt` counts its attempts; `outputs` is a JSON text of references."""
+    """One block of one run. `attempt` counts its attempts; `outputs` is a JSON text of references.
+
+    A block that runs once an item has `children`, and a row an item below it, which name it in `parent_id`.
+    """
 
     __tablename__ = "block_run"
     __table_args__ = (
@@ -284,6 +283,7 @@ class BlockRun(SQLModel, table=True):
         CheckConstraint(f"({_ENDED_BLOCK}) = (completed_at IS NOT NULL)", name="ended"),
         CheckConstraint("status <> 'running' OR attempt > 0", name="running"),
         UniqueConstraint("pipeline_run_id", "block_uuid"),
+        partial_("ix_block_run_carried", "carried_from", where="carried_from IS NOT NULL"),
     )
     id: int = id_(primary_key=True)
     pipeline_run_id: int = ref_("pipeline_run.id", cascade=True, nullable=False)
@@ -300,10 +300,16 @@ class BlockRun(SQLModel, table=True):
     error: dict[str, Any] | None = json_(nullable=True)
     metrics: dict[str, Any] | None = json_(nullable=True)
     carried_from: int | None = Field(sa_type=Id, default=None)
+    parent_id: int | None = Field(sa_type=Id, default=None)
+    item_index: int | None = Field(default=None)
+    children: int | None = Field(default=None)
 
 
 class BlockAttempt(SQLModel, table=True):
-    """One try of a block: written before user code starts, closed with its outcome."""
+    """One try of a block: written before user code starts, closed with its outcome.
+
+    A condition or callback is an attempt of kind `hook`; `hook` says which: `condition:<uuid>`, `callback:<uuid>`.
+    """
 
     __tablename__ = "block_attempt"
     __table_args__ = (
@@ -332,6 +338,7 @@ class BlockAttempt(SQLModel, table=True):
     error: dict[str, Any] | None = json_(nullable=True)
     evidence: dict[str, Any] | None = json_(nullable=True)
     code_hash: str | None = text_(nullable=True)
+    hook: str | None = text_(nullable=True)
 
 
 class BlockLog(SQLModel, table=True):
@@ -343,6 +350,14 @@ class BlockLog(SQLModel, table=True):
     block_run_id: int | None = Field(sa_type=Id, default=None)
     attempt: int | None = Field(default=None)
     lines: str = text_()
+
+
+class Tombstone(SQLModel, table=True):
+    """A run whose files are to be deleted: written with what made them unneeded, gone when they are."""
+
+    __tablename__ = "tombstone"
+    run_id: int = id_(primary_key=True)
+    at: datetime = time_(nullable=False)
 
 
 class Limit(SQLModel, table=True):

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.models.pipeline import Block, BlockType, Isolation, RetryPolicy
+from app.models.pipeline import Block, BlockType, Dynamic, Hook, Isolation, RetryPolicy, TriggerRule
+from app.pipelines import keys
+from app.pipelines.dynamic import read_dynamic
 from app.pipelines.fields import Section
 from app.pipelines.files import is_file
-from app.pipelines.problems import BadDefinition, did_you_mean
+from app.pipelines.problems import ABOUT, BadDefinition, did_you_mean
 from app.pipelines.project import LOCAL_EXECUTORS, ProjectConfig, merge_retry
 from app.pipelines.templating import render
 
@@ -16,10 +18,10 @@ MAX_UUID = 255
 
 #: Blocks for the person who reads the pipeline; they never run (Mage: not executable).
 NOTE_TYPES = ("chart", "scratchpad", "markdown")
-#: Block types of Mage that do not run here yet.
+#: Blocks that belong to others: they stand under `callbacks:` and `conditionals:`.
+HOOK_TYPES = ("callback", "conditional")
+#: Block types of Mage that do not run here.
 OTHER_TYPES = (
-    "callback",
-    "conditional",
     "dbt",
     "extension",
     "global_data_product",
@@ -40,6 +42,8 @@ class Defaults:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: dict[str, None] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    dynamic: Dynamic = field(default_factory=Dynamic)
+    timeout_s: float | None = None
 
     def warn(self, section: Section, line: int, message: str) -> None:
         """Note something that does not stop the pipeline."""
@@ -56,19 +60,48 @@ def read_block(section: Section, defaults: Defaults) -> Block | None:
     if kind in NOTE_TYPES:
         return None
     _check_supported(section, uuid, kind)
+    keys.warn_unknown(section, keys.BLOCK, defaults.warn)
     timeout_s = section.number("timeout")
+    if timeout_s is None and kind != BlockType.SENSOR:  # a sensor's bounds its whole waiting, not a try
+        timeout_s = defaults.timeout_s
     return Block(
         uuid=uuid,
         type=BlockType(kind),
-        file=_file(section, uuid, kind, defaults),
+        # A replica has the file of its original, which the pipeline's reader knows.
+        file="" if section.text("replicated_block") else _file(section, uuid, kind, defaults),
         name=section.text("name") or uuid,
         upstream=tuple(dict.fromkeys(name for name, _line in section.texts("upstream_blocks"))),
         configuration=section.mapping("configuration"),
-        retry=merge_retry(section.section("retry_config"), defaults.retry),
+        retry=merge_retry(section.section("retry_config"), defaults.retry, defaults.warn),
         timeout_s=timeout_s or None,  # Mage: 0 is no timeout
         isolation=Isolation(section.choice("isolation", list(Isolation), defaults.isolation)),
         executor_type=executor(section, defaults),
+        trigger_rule=TriggerRule(section.choice("trigger_rule", list(TriggerRule), TriggerRule.ALL_SUCCESS)),
+        callbacks=_legacy_callback(section, uuid, defaults),
+        dynamic=read_dynamic(section.section("configuration"), defaults.dynamic),
+        replica_of=section.text("replicated_block") or None,
     )
+
+
+def read_hook(section: Section, kind: str, defaults: Defaults) -> Hook:
+    """A conditional or callback of the pipeline; which blocks it belongs to is for the caller to read."""
+    uuid = _uuid(section)
+    if (found := section.text("type") or kind) != kind:
+        raise section.bad("type", f"block '{uuid}' under {kind}s has the type '{found}'; it must be {kind}")
+    _check_language(section, uuid)
+    return Hook(uuid, _file(section, uuid, kind, defaults))
+
+
+def _legacy_callback(section: Section, uuid: str, defaults: Defaults) -> tuple[Hook, ...]:
+    """Mage's older way: `has_callback: true` and a file `callbacks/<block>_callback.py`."""
+    if not section.flag("has_callback"):
+        return ()
+    name = f"{uuid}_callback"
+    path = f"callbacks/{name}.py"
+    defaults.files.append(path)
+    if not is_file(defaults.project.root, path):
+        raise section.bad("has_callback", f"block '{uuid}' has a callback, but there is no file {path}")
+    return (Hook(name, path),)
 
 
 def executor(section: Section, defaults: Defaults) -> str:
@@ -103,26 +136,22 @@ def _uuid(section: Section) -> str:
 def _check_supported(section: Section, uuid: str, kind: str) -> None:
     """One clear sentence for whatever would not run as its author meant it."""
     if kind in OTHER_TYPES:
-        raise section.bad("type", f"block '{uuid}': blocks of type {kind} are not supported yet")
+        raise section.bad("type", f"block '{uuid}': blocks of type {kind} are not supported{ABOUT}")
+    if kind in HOOK_TYPES:
+        raise section.bad("type", f"block '{uuid}': a {kind} stands under {kind}s:, not under blocks:")
     if kind not in list(BlockType):
         hint = did_you_mean(kind, [*BlockType, *OTHER_TYPES])
         what = f"has the unknown type '{kind}'{hint}" if kind else "has no type"
         raise section.bad("type", f"block '{uuid}' {what}")
+    _check_language(section, uuid)
+    if section.text("extension_uuid"):
+        raise section.bad("extension_uuid", f"block '{uuid}': extension blocks are not supported{ABOUT}")
+
+
+def _check_language(section: Section, uuid: str) -> None:
     language = section.text("language") or "python"
     if language != "python":
-        raise section.bad(
-            "language", f"block '{uuid}': blocks in {language} are not supported yet, only python"
-        )
-    for key, what in (("replicated_block", "replicas"), ("extension_uuid", "extension blocks")):
-        if section.text(key):
-            raise section.bad(key, f"block '{uuid}': {what} are not supported yet")
-    if section.flag("has_callback"):
-        raise section.bad("has_callback", f"block '{uuid}': callbacks are not supported yet")
-    if section.text("trigger_rule") not in ("", "all_success"):
-        raise section.bad("trigger_rule", f"block '{uuid}': trigger rules are not supported yet")
-    if section.section("configuration").values.get("dynamic"):
-        configuration = section.section("configuration")
-        raise configuration.bad("dynamic", f"block '{uuid}': dynamic blocks are not supported yet")
+        raise section.bad("language", f"block '{uuid}': blocks in {language} are not supported{ABOUT}")
 
 
 def _file(section: Section, uuid: str, kind: str, defaults: Defaults) -> str:

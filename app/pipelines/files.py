@@ -6,6 +6,7 @@ link to `/etc` or a named pipe in its place must neither leak nor hang the servi
 """
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -33,12 +34,16 @@ def signature(path: str) -> Signature | None:
         return None
 
 
-def read_text(root: Path, relative: str) -> tuple[str, Signature]:
-    """The text of a project file, with the signature it had before it was read.
+def digest(root: Path, relative: str) -> str | None:
+    """SHA-256 of a project file, hexadecimal; None for what cannot be read."""
+    try:
+        return hashlib.sha256(_content(root, relative)[0]).hexdigest()
+    except (BadDefinition, OSError):
+        return None
 
-    Raises BadDefinition for a path that leaves the root, something other than a regular file, a size over
-    1 MiB, or bytes that are not UTF-8; FileNotFoundError when there is nothing; OSError when the system fails.
-    """
+
+def _content(root: Path, relative: str) -> tuple[bytes, os.stat_result]:
+    """The bytes of a project file, and what it was before they were read."""
     path = resolve(root, relative)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,6 +62,16 @@ def read_text(root: Path, relative: str) -> tuple[str, Signature]:
         raise
     if len(content) > MAX_BYTES:
         raise BadDefinition("is larger than 1 MiB", relative)
+    return content, found
+
+
+def read_text(root: Path, relative: str) -> tuple[str, Signature]:
+    """The text of a project file, with the signature it had before it was read.
+
+    Raises BadDefinition for a path that leaves the root, something other than a regular file, a size over
+    1 MiB, or bytes that are not UTF-8; FileNotFoundError when there is nothing; OSError when the system fails.
+    """
+    content, found = _content(root, relative)
     try:
         return content.decode("utf-8-sig"), _signature(found)
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from app.pipelines import yamlfile
 from app.pipelines.blocks import UUID
 from app.pipelines.definition import defaults_of, read_pipeline
 from app.pipelines.fields import Section
+from app.pipelines.keys import overridden
 from app.pipelines.problems import BadDefinition, DefinitionError
 from app.pipelines.project import ProjectConfig
 from app.pipelines.triggers import CheckInterval, TriggerEntry, TriggerRules, read_triggers
@@ -97,7 +98,14 @@ class Folder:
             description=_shown(top, "description"),
         )
         try:
+            remarks: dict[str, None] = {}
+
+            def warn(section: Section, line: int, message: str) -> None:
+                remarks.setdefault(f"{section.file}:{line}: {message}")
+
+            top = overridden(top, around.env, warn)
             defaults = defaults_of(top, around.project, around.environ)
+            defaults.warnings.update(remarks)
             try:
                 pipeline = read_pipeline(self.uuid, top, defaults)
             finally:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from app.errors import InvalidInput
 
+#: Ends a sentence about what does not run here.
+ABOUT = "; the guide 'What Runwright does not do' says what to use instead"
+
 
 @dataclass(frozen=True, slots=True)
 class DefinitionError:

@@ -1,4 +1,4 @@
-"""Jinja as Mage has it in the project's `metadata.yaml`: `env_var`, `json_value`, filters, `if`.
+"""Jinja as Mage has it in the project's `metadata.yaml`: `env_var`, `mage_secret_var`, `json_value`, filters, `if`.
 
 The person who writes this file may run any code in a block, but a template is rendered inside the service, so it
 gets no means to hurt it: sandboxed, no attribute access, no loops, no assignments, no operator that
@@ -6,6 +6,7 @@ multiplies text. What is left cannot produce much more than it is given, and the
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +49,28 @@ _FILTERS = (
     "last",
     "tojson",
 )
-_NOT_YET = ("mage_secret_var", "aws_secret_var", "azure_secret_var", "variables")
+_KNOWN = ("env_var", "json_value", "mage_secret_var")
+_ELSEWHERE = ("aws_secret_var", "azure_secret_var", "variables")
+_INSTEAD = "use env_var() or mage_secret_var()"
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}", re.ASCII)
+_REFERENCE = re.compile(r"<<secret [^<>]*>>")
+
+
+def refers(value: Any) -> bool:
+    """Whether there is a reference to a secret in a value, however deep.
+
+    >>> refers({"url": ["https://<<secret host>>/"]}), refers("<<secret")
+    (True, False)
+    """
+    if isinstance(value, str):
+        return _REFERENCE.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(map(refers, value.values()))
+    return isinstance(value, list) and any(map(refers, value))
+
+
+class _Reference(str):
+    """A secret by its name: `<<secret NAME>>`. Its value is nowhere in the service's files, rows and answers."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -97,11 +119,20 @@ def _environment(environ: Mapping[str, str], warn: Callable[[str], None]) -> Env
             return Undefined(name=str(name))
         return value
 
+    def mage_secret_var(name: str) -> _Reference:
+        if not _SECRET.fullmatch(str(name)):
+            raise ValueError(f"'{name}' is not the name of a secret")
+        return _Reference(f"<<secret {name}>>")
+
     def json_value(text: str, key: str) -> Any:
+        if isinstance(text, _Reference):  # its value is not known here: whoever puts it in takes the key out
+            if re.search("[<>]", str(key)):
+                raise ValueError("a key of a secret may not hold '<' or '>'")
+            return _Reference(f"{text.removesuffix('>>')} {key}>>")
         return json.loads(str(text))[key]
 
     environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.globals = {"env_var": env_var, "json_value": json_value}
+    environment.globals = {"env_var": env_var, "json_value": json_value, "mage_secret_var": mage_secret_var}
     environment.filters = {name: environment.filters[name] for name in _FILTERS}
     return environment
 
@@ -113,9 +144,9 @@ def _check(tree: nodes.Template, file: str) -> None:
             raise BadDefinition(f"template: '{name}' is not allowed here", file, node.lineno)
         if isinstance(node, nodes.Call):
             called = node.node.name if isinstance(node.node, nodes.Name) else "a method"
-            if called in _NOT_YET:
-                raise BadDefinition(f"template: {called}() is not supported yet", file, node.lineno)
-            if called not in ("env_var", "json_value"):
+            if called in _ELSEWHERE:
+                raise BadDefinition(f"template: {called}() is not supported; {_INSTEAD}", file, node.lineno)
+            if called not in _KNOWN:
                 raise BadDefinition(f"template: {called} cannot be called here", file, node.lineno)
 
 

@@ -7,8 +7,11 @@ from typing import Literal
 
 from app.models.pipeline import Pipeline
 from app.pipelines.catalogue import Catalogue
-from app.pipelines.files import read_text
-from app.pipelines.problems import BadDefinition, DefinitionError, Finding
+from app.pipelines.files import is_file, read_text
+from app.pipelines.problems import ABOUT, BadDefinition, DefinitionError, Finding
+
+#: Files of Mage that nothing here reads.
+_UNREAD = {"global_hooks.yaml": "global hooks", "global_data_products.yaml": "global data products"}
 
 
 def findings(catalogue: Catalogue) -> list[Finding]:
@@ -28,6 +31,11 @@ def findings(catalogue: Catalogue) -> list[Finding]:
         _placed("error", t.error) for t in catalogue.triggers() if t.error and not catalogue.project_error
     ]
     remarks = [*catalogue.project.warnings, *(w for entry in catalogue.entries() for w in entry.warnings)]
+    remarks += [
+        f"{file}: {what} are not supported{ABOUT}"
+        for file, what in _UNREAD.items()
+        if is_file(catalogue.root, file)
+    ]
     return [*found, *(_placed("warning", remark) for remark in dict.fromkeys(remarks))]
 
 

@@ -65,6 +65,7 @@ async def start_run(
             variables=asked.variables,
             execution_date=asked.execution_date,
             block_uuid=asked.block_uuid,
+            with_upstream=asked.with_upstream,
             skip_sensors=asked.skip_sensors,
             priority=asked.priority,
             concurrency_key=asked.concurrency_key,

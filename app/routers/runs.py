@@ -1,7 +1,6 @@
 """Pipeline runs and their block runs: list, look, read the log, explain, cancel."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BeforeValidator
@@ -10,14 +9,14 @@ from starlette.responses import StreamingResponse
 
 from app import clock
 from app.auth import Access, needs
-from app.errors import NotFound, RunNotFound, StoreUnavailable
+from app.errors import RunNotFound, StoreUnavailable
 from app.models.explain_schemas import RunExplanation
 from app.models.rows import LogRow, RunRow
-from app.models.schemas import BlockRun, LogLine, Nothing, Output, Outputs, PipelineRun, RunEvent, RunRetry
+from app.models.schemas import BlockRun, LogLine, Nothing, PipelineRun, RunEvent, RunRetry
 from app.models.states import RUN_TERMINAL, Cause, RunStatus
 from app.models.wire import Int64, Page, Time, parse_bool, parse_int64
 from app.routers import cursors, problems, streams
-from app.routers.asks import BlockRunId, Cursor, EngineDep, Limit, Prefer, RunId, wait_of
+from app.routers.asks import Cursor, EngineDep, Limit, Prefer, RunId, wait_of
 from app.routers.door import Door
 from app.routers.repeats import KeyDep
 from app.scheduler import explaining
@@ -28,7 +27,6 @@ router = APIRouter(route_class=Door, tags=["pipeline runs"])
 
 #: What a cancel waits for the end by default: long enough for a block that takes its signal.
 _CANCEL_S = 1.0
-_OUTPUT_FIELDS: Final = ("kind", "type", "size", "value")
 
 Names = Annotated[list[str] | None, Query(max_length=50, description="repeat for several")]
 Statuses = Annotated[list[RunStatus] | None, Query(max_length=10, description="repeat for several")]
@@ -131,7 +129,13 @@ async def retry_run(
     """Run a finished run again, as a new run that carries over what need not run again."""
     wait_s = wait_of(prefer)
     asked = body or RunRetry()
-    run = await engine.retry(run_id, source=asked.source, variables=asked.variables, idempotency=key)
+    run = await engine.retry(
+        run_id,
+        source=asked.source,
+        variables=asked.variables,
+        changed=asked.changed,
+        idempotency=key,
+    )
     return await answer_with_run(engine, run, response, wait_s)
 
 
@@ -149,7 +153,7 @@ async def get_events(
     last_event_id: LastEventId = None,
 ) -> Page[RunEvent] | StreamingResponse:
     """What happened to the run, oldest first; with `follow=true` as a stream that ends with `end`."""
-    await _run(engine, run_id)
+    await require_run(engine, run_id)
     after = _event_position(last_event_id, cursor)
 
     async def fetch(position: int, count: int) -> list[events.EventRow]:
@@ -157,7 +161,7 @@ async def get_events(
 
     if streams.wanted(request, follow):
         return streams.stream(request, engine, run_id, "run_event", fetch, RunEvent, after)
-    run = await _run(engine, run_id)
+    run = await require_run(engine, run_id)
     found = await fetch(after, limit)
     more = len(found) == limit or run.status not in RUN_TERMINAL
     position = found[-1].id if found else after
@@ -190,11 +194,11 @@ async def get_logs(
     `next_cursor` is null only when the run is over and all of its log was given.
     """
     if not streams.wanted(request, follow):
-        return await _log_page(engine, run_id, block_uuid, limit, cursor)
+        return await log_page(engine, run_id, block_uuid, limit, cursor)
     after = last_event_id or (cursors.unwrap("log", cursor) if cursor else "")
     if after:
         logs.parse_id(after)
-    await _run(engine, run_id)
+    await require_run(engine, run_id)
 
     async def fetch(position: str, count: int) -> list[LogRow]:
         return await engine.db.read(
@@ -204,11 +208,14 @@ async def get_logs(
     return streams.stream(request, engine, run_id, "log", fetch, LogLine, after)
 
 
-async def _log_page(
+async def log_page(
     engine: Engine, run_id: int, block_uuid: str | None, limit: int, cursor: str | None
 ) -> Page[LogLine]:
+    """A page of a run's log, or of one block's part of it."""
     after = cursors.unwrap("log", cursor) if cursor else ""
-    run = await _run(engine, run_id)  # before the lines: what a run that is over has written is complete
+    run = await require_run(
+        engine, run_id
+    )  # before the lines: what a run that is over has written is complete
     lines = await engine.db.read(logs.page, run_id, after=after or None, limit=limit, block_uuid=block_uuid)
     more = len(lines) == limit or run.status not in RUN_TERMINAL
     position = lines[-1].id if lines else after
@@ -216,49 +223,6 @@ async def _log_page(
         items=[LogLine.model_validate(line) for line in lines],
         next_cursor=cursors.wrap("log", position) if more else None,
     )
-
-
-@router.get("/block_runs/{block_run_id}", responses=problems.declare(404), tags=["block runs"])
-@needs(Access.VIEWER)
-async def get_block_run(block_run_id: BlockRunId, engine: EngineDep) -> BlockRun:
-    """One block run with its attempts."""
-    found = await engine.db.read(runs.block, block_run_id)
-    if found is None:
-        raise NotFound(f"No block run has the id {block_run_id}.")
-    return BlockRun.model_validate(found)
-
-
-@router.get("/block_runs/{block_run_id}/output", responses=problems.declare(404), tags=["block runs"])
-@needs(Access.VIEWER)
-async def get_output(block_run_id: BlockRunId, engine: EngineDep) -> Outputs:
-    """What a block left: plain values as they are, data frames by their schema and first rows."""
-    found = await engine.db.read(runs.block, block_run_id)
-    if found is None:
-        raise NotFound(f"No block run has the id {block_run_id}.")
-    return Outputs(
-        block_run_id=found.id,
-        block_uuid=found.block_uuid,
-        status=found.status,
-        outputs=[_output(index, ref) for index, ref in enumerate(found.outputs)],
-    )
-
-
-def _output(index: int, ref: Mapping[str, Any]) -> Output:
-    preview = ref if "column_names" in ref else None
-    known = {name: ref.get(name) for name in _OUTPUT_FIELDS}
-    return Output.model_validate({"index": index, "preview": preview, **known})
-
-
-@router.get("/block_runs/{block_run_id}/logs", responses=problems.declare(404), tags=["block runs"])
-@needs(Access.VIEWER)
-async def get_block_logs(
-    block_run_id: BlockRunId, engine: EngineDep, limit: Lines = 200, cursor: Cursor = None
-) -> Page[LogLine]:
-    """The log of one block, oldest line first, as the run's log has it."""
-    found = await engine.db.read(runs.block, block_run_id)
-    if found is None:
-        raise NotFound(f"No block run has the id {block_run_id}.")
-    return await _log_page(engine, found.pipeline_run_id, found.block_uuid, limit, cursor)
 
 
 async def answer_with_run(engine: Engine, run: RunRow, response: Response, wait_s: int | None) -> PipelineRun:
@@ -278,14 +242,14 @@ async def answer_with_run(engine: Engine, run: RunRow, response: Response, wait_
 
 async def run_with_blocks(engine: Engine, run_id: int) -> PipelineRun:
     """A run as it now stands, with its block runs. Raises RunNotFound."""
-    run = await _run(engine, run_id)
-    blocks = await engine.db.read(runs.blocks, run_id)
-    return PipelineRun.model_validate(run).model_copy(
-        update={"block_runs": [BlockRun.model_validate(block) for block in blocks]}
-    )
+    run = await require_run(engine, run_id)
+    blocks, families = await engine.db.read(runs.templates, run_id)
+    shown = [BlockRun.model_validate(block).with_children(families.get(block.id)) for block in blocks]
+    return PipelineRun.model_validate(run).model_copy(update={"block_runs": shown})
 
 
-async def _run(engine: Engine, run_id: int) -> RunRow:
+async def require_run(engine: Engine, run_id: int) -> RunRow:
+    """The run of that id. Raises RunNotFound."""
     run = await engine.db.read(runs.get, run_id)
     if run is None:
         raise RunNotFound(f"No pipeline run has the id {run_id}.")

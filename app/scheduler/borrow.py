@@ -24,11 +24,13 @@ async def borrowed(service: Settings, pipeline_uuid: str, blocks: tuple[str, ...
     finally:
         await db.close()
     return {
-        uuid: (ELSEWHERE, dumps([_located(output, service.artifacts) for output in loads(outputs)]))
+        uuid: (ELSEWHERE, dumps([located(output, service.artifacts) for output in loads(outputs)]))
         for uuid, (_, outputs) in found.items()
     }
 
 
-def _located(output: dict[str, Any], artifacts: Path) -> dict[str, Any]:
-    """An output whose file, if it has one, is named by its full path."""
+def located(output: dict[str, Any], artifacts: Path) -> dict[str, Any]:
+    """An output whose file, if it has one, is named by its full path; the list that children left, too."""
+    if output.get("kind") == "list":
+        return {**output, "refs": [[located(ref, artifacts) for ref in refs] for refs in output["refs"]]}
     return {**output, "path": str(artifacts / output["path"])} if "path" in output else output

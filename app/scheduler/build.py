@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from app import failpoints
+from app.errors import StartRefused
 from app.executors.base import Executor
 from app.executors.inline import InlineExecutor
 from app.executors.pool import WorkerPool
@@ -27,8 +29,9 @@ def build_engine(settings: Settings, *, scheduling: bool = True, borrow: Setting
     """An engine that is not running yet.
 
     `scheduling=False` leaves the triggers alone; `borrow` is a service whose outputs a single block may read.
-    Raises StartRefused for a SQLite file on a network file system.
+    Raises StartRefused for a SQLite file on a network file system, and for failpoints outside of tests.
     """
+    _arm(settings)
     require_safe_place(settings.store_url, network_allowed=settings.sqlite_on_network)
     catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
 
@@ -41,9 +44,24 @@ def build_engine(settings: Settings, *, scheduling: bool = True, borrow: Setting
             python=settings.python or catalogue.project.python,
             kill_grace_s=settings.kill_grace_s,
             silence_s=silence_of(settings.lease_s),
+            memory=settings.block_memory,
             sweep=dead,
         )
         inline = InlineExecutor(project=settings.project, limit=settings.run_slots)
         return workers, inline if settings.inline else None
 
     return Engine(settings, catalogue, make_executors=executors, scheduling=scheduling, borrow=borrow)
+
+
+def _arm(settings: Settings) -> None:
+    if not settings.failpoints:
+        return
+    if not settings.testing:
+        raise StartRefused(
+            "RUNWRIGHT_FAILPOINTS is set: it kills and fails this service on purpose",
+            hint="unset it; a test of the service says RUNWRIGHT_TESTING=true as well",
+        )
+    try:
+        failpoints.arm(settings.failpoints)
+    except ValueError as error:
+        raise StartRefused(f"RUNWRIGHT_FAILPOINTS: {error}") from error

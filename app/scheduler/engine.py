@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from app import clock
-from app.errors import Conflict, RunNotFound, StoreUnavailable
+from app.errors import Conflict, RunNotFound
 from app.events import Bus, RunEnded
 from app.executors.base import Executor
 from app.models.rows import RunRow, ScheduleRow
@@ -25,12 +25,14 @@ from app.scheduler.membership import Membership
 from app.scheduler.passes import Passes
 from app.scheduler.recovery import Recovery
 from app.scheduler.requests import Requests
-from app.scheduler.timers import Timers
+from app.scheduler.secrets import Secrets
+from app.scheduler.timers import Timers, guarded
 from app.scheduler.tools import Hooks, Tools
 from app.scheduler.triggers import Triggers
+from app.scheduler.vitals import vitals
 from app.scheduler.wakeups import CANCEL, until_over, wake_ups
 from app.settings import Settings
-from app.store import health, migrate, nodes, ownership, runs
+from app.store import migrate, nodes, ownership, runs
 from app.store.db import Clash, Database
 from app.store.idempotency import Idempotency
 from app.store.ids import Ids
@@ -41,7 +43,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 RECOVER_S = 3.0
-FORGET_S = 3600.0
+FORGET_S = 900.0
 #: How long a stop waits for what is on its way to disk, and for a database that did not answer before.
 JOURNAL_S, AWAY_S = 3.0, 1.0
 
@@ -73,6 +75,7 @@ class Engine:
         """
         self.settings, self.catalogue = settings, catalogue
         self.db: Database = open_database(settings.store_url)
+        self.secrets = Secrets(self.db, settings, borrow)
         self.bus = Bus()
         self.ready = False
         self.first_start = False  # the database is this project's since this start
@@ -130,17 +133,7 @@ class Engine:
             await executor.start()
             self.member.at_fence(executor.cut)
         self._journal = Journal(backend_for(self.db, self.node_id))
-        tools = Tools(
-            journal=self._journal,
-            bus=self.bus,
-            workers=workers,
-            inline=inline,
-            project=settings.project,
-            artifacts=settings.artifacts,
-            python=lambda: settings.python or self.catalogue.project.python,
-            env=settings.env,
-            hooks=Hooks(answer=self._requests().answer, cancel=self.cancel),
-        )
+        tools = self._tools(workers, inline)
         self._build(tools, group)
         self._journal_task = group.create_task(self._journal.run(), name="journal")
         self._tasks = [
@@ -157,6 +150,24 @@ class Engine:
             await self._tick()
         self.ready = not self.is_lost
 
+    def _tools(self, workers: Executor, inline: Executor | None) -> Tools:
+        settings = self.settings
+        return Tools(
+            journal=self._journal,
+            bus=self.bus,
+            workers=workers,
+            inline=inline,
+            project=settings.project,
+            artifacts=settings.artifacts,
+            python=lambda: settings.python or self.catalogue.project.python,
+            env=settings.env,
+            hooks=Hooks(
+                answer=self._requests().answer,
+                cancel=self.cancel,
+                block_ids=self._block_ids.take,
+            ),
+        )
+
     def _requests(self) -> Requests:
         return Requests(
             self.db,
@@ -164,6 +175,8 @@ class Engine:
             self.launch,
             self.wait,
             lambda uuid, name: self.triggers.named(uuid, name),
+            self.secrets.value,
+            self.settings.artifacts,
         )
 
     def _build(self, tools: Tools, group: asyncio.TaskGroup) -> None:
@@ -179,9 +192,11 @@ class Engine:
         self.intake = Intake(self.fleet)
         self.member.at_fence(self._shut)
         self.fleet.freed = tools.hooks.freed = self.intake.freed
+        tools.hooks.left_children = self.fleet.left_children
         self.passes = Passes(
             db=self.db,
             catalogue=self.catalogue,
+            settings=settings,
             me=self.member.me,
             fleet=self.fleet,
             intake=self.intake,
@@ -199,12 +214,12 @@ class Engine:
 
     def _start_timers(self) -> None:
         timers = self._timers
-        timers.every(1.0, "tick", self._guarded("tick", self._tick))
-        timers.every(POLL_S, "poll", self._guarded("poll", self.passes.poll))
-        timers.every(1.0, "sync", self._guarded("sync", self.passes.sync))
-        timers.every(1.0, "sla", self._guarded("sla", self.fleet.sla.sweep))
-        timers.every(RECOVER_S, "recover", self._guarded("recover", self.passes.recover), jitter_s=1)
-        timers.every(FORGET_S, "forget", self._guarded("forget", self.passes.forget), jitter_s=60)
+        timers.every(1.0, "tick", guarded("tick", self._tick))
+        timers.every(POLL_S, "poll", guarded("poll", self.passes.poll))
+        timers.every(1.0, "sync", guarded("sync", self.passes.sync))
+        timers.every(1.0, "sla", guarded("sla", self.fleet.sla.sweep))
+        timers.every(RECOVER_S, "recover", guarded("recover", self.passes.recover), jitter_s=1)
+        timers.every(FORGET_S, "forget", guarded("forget", self.passes.forget), jitter_s=60)
         timers.start()
 
     async def _tick(self) -> None:
@@ -213,19 +228,7 @@ class Engine:
         next_due = await self.passes.tick()
         now = clock.now()
         if next_due is not None and now < next_due < now + timedelta(seconds=1.5):
-            self._timers.at(next_due, "due", self._guarded("tick", self._tick))
-
-    @staticmethod
-    def _guarded(name: str, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
-        """A pass that logs an absent database in one line; the next pass tries again."""
-
-        async def run() -> None:
-            try:
-                await work()
-            except StoreUnavailable as error:
-                log.warning("%s: %s", name, error)
-
-        return run
+            self._timers.at(next_due, "due", guarded("tick", self._tick))
 
     async def launch(
         self,
@@ -243,7 +246,7 @@ class Engine:
         """
         pipeline = self.catalogue.get(request.pipeline_uuid)
         launching.check(request, pipeline)
-        if request.block_uuid is not None and carried is None:
+        if request.block_uuid is not None and carried is None and not request.with_upstream:
             upstream = pipeline.by_uuid[request.block_uuid].upstream
             carried = await self.left_outputs(pipeline.uuid, upstream)
             launching.missing(pipeline, request, carried)
@@ -266,14 +269,17 @@ class Engine:
         *,
         source: str = "failed",
         variables: Mapping[str, Any] | None = None,
+        changed: retrying.Changed | None = None,
         idempotency: Idempotency | None = None,
     ) -> RunRow:
         """Run a finished run again as a new one, from what failed, from the start, or from a block.
 
         `variables` overwrite those of the old run. Raises RunNotFound, Conflict while it or another retry of it is
-        live, UnknownBlock, and what :meth:`launch` raises.
+        live, CodeChanged unless `changed` says what to do, UnknownBlock, and what :meth:`launch` raises.
         """
-        plan = await retrying.plan(self.db, self.catalogue, run_id, source=source, variables=variables)
+        plan = await retrying.plan(
+            self.db, self.catalogue, run_id, source=source, variables=variables, changed=changed
+        )
         try:
             return await self.launch(
                 plan.request,
@@ -305,7 +311,7 @@ class Engine:
         elif run.owner == self.node_id:
             self.fleet.cancel(run_id)
         self.wakeups.tell(CANCEL)
-        await self._guarded("cancel", self.passes.stop_cancelled)()  # what the run started, too
+        await guarded("cancel", self.passes.stop_cancelled)()  # what the run started, too
         return run
 
     async def wait(self, run_id: int, timeout_s: float) -> bool:
@@ -314,21 +320,13 @@ class Engine:
 
     async def health(self) -> Mapping[str, Any]:
         """What an operator looks at first. Raises StoreUnavailable."""
-        found = await self.db.read(health.facts, now=clock.now())
-        if self.db.dialect == "sqlite":
-            found.nodes = [
-                {**node, "lease_until": None} for node in found.nodes
-            ]  # the file's lock is the lease
-        return {
-            "ready": self.ready,
-            "paused": self.settings.paused or found.paused,
-            "scheduler_lag_s": 0.0 if self.settings.paused else found.lag_s,
-            "oldest_due_slot": found.oldest_due,
-            "next_due": found.next_due,
-            "last_tick_at": self.passes.ticked_at,
-            "nodes": found.nodes,
-            "runs": {**found.runs, "driven_here": len(self.fleet.active)},
-        }
+        return await vitals(
+            self.db,
+            ready=self.ready,
+            paused=self.settings.paused,
+            ticked_at=self.passes.ticked_at,
+            driven=len(self.fleet.active),
+        )
 
     def _shut(self) -> None:
         """At the fence, in the lease thread: nothing new begins, whoever holds a stream lets go."""

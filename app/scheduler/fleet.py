@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from typing import Any
 from weakref import WeakValueDictionary
@@ -196,6 +196,10 @@ class Fleet:
                 self.tools.bus.publish(RunEnded(run_id=run.id, status=RunStatus.FAILED, reason=ABORTED))
             return Ending("closed")
         return Ending("lost")
+
+    async def left_children(self, run_id: int, uuid: str) -> Mapping[str, tuple[int, str]]:
+        """What the completed children of a dynamic block's child block left in a run."""
+        return await self.db.read(runs.left_by_children, run_id, uuid)
 
     def leave(self) -> None:
         """Let go of every run as it stands."""

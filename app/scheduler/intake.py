@@ -144,7 +144,11 @@ class Intake:
 
     async def _hold_first(self, item: Launching) -> None:
         """Take a free worker for the first block, so that it can start with the run itself."""
-        roots = (b for b in item.new.blocks if b.status is BlockStatus.INITIAL)
+        roots = (
+            b
+            for b in item.new.blocks
+            if b.status is BlockStatus.INITIAL and item.pipeline.starts_plainly(b.uuid)
+        )
         first = next((b for b in roots if _has_no_open_upstream(item, b.uuid)), None)
         if first is None or item.new.ended:
             return
@@ -228,8 +232,10 @@ def _state(item: Launching, run: RunRow) -> RunState:
             block=item.pipeline.by_uuid[new.uuid],
             state=BlockStatus.RUNNING if started else new.status,
             attempt=int(started),
+            tries=int(started),
             started_at=now if started else None,
             outputs=_outputs(new.outputs),
+            carried=new.carried_from is not None,
         )
     return RunState(run=run, pipeline=item.pipeline, blocks=blocks)
 

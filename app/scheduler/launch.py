@@ -27,6 +27,10 @@ class LaunchRequest:
     variables: Mapping[str, Any] = field(default_factory=dict)
     execution_date: datetime | None = None
     block_uuid: str | None = None
+    #: run everything above `block_uuid` too, instead of taking what an earlier run left
+    with_upstream: bool = False
+    #: of a retry: blocks of which no child is carried over
+    anew: tuple[str, ...] = ()
     skip_sensors: bool = False
     priority: int = 0
     #: runs of one key share the limit that is set on it
@@ -38,6 +42,9 @@ class LaunchRequest:
 def check(request: LaunchRequest, pipeline: Pipeline) -> None:
     """Refuse what can be refused before anything is written. Raises InvalidInput or UnknownBlock."""
     variables.check(request.variables)
+    if request.with_upstream and request.block_uuid is None:
+        message = "with_upstream needs block_uuid: without it the whole pipeline runs anyway"
+        raise InvalidInput(message, errors=[FieldError("/with_upstream", "needs block_uuid")])
     if request.block_uuid is not None and request.block_uuid not in pipeline.by_uuid:
         known = ", ".join(block.uuid for block in pipeline.blocks)
         raise UnknownBlock(
@@ -58,6 +65,8 @@ def narrowed(pipeline: Pipeline, request: LaunchRequest) -> Pipeline:
     """The part of the pipeline that a request runs: all of it, or one block with the upstreams it reads from."""
     if request.block_uuid is None:
         return pipeline
+    if request.with_upstream:
+        return pipeline.only(pipeline.above(request.block_uuid))
     block = pipeline.by_uuid[request.block_uuid]
     return pipeline.only({block.uuid, *block.upstream})
 
@@ -138,8 +147,12 @@ def options(
     found: dict[str, Any] = {}
     if request.block_uuid is not None:
         found["block_uuid"] = request.block_uuid
+        if request.with_upstream:
+            found["with_upstream"] = True
     if request.skip_sensors:
         found["skip_sensors"] = True
+    if request.anew:
+        found["anew"] = list(request.anew)
     if schedule is not None:
         found["trigger"] = variables.of_trigger(schedule, pipeline.timezone, week_start)
         if schedule.settings.get("allow_blocks_to_fail"):

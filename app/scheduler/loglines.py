@@ -47,7 +47,7 @@ class RunLog:
         if (chunk := self._open.get(key)) is None:
             chunk = self._open[key] = _Open(block_uuid, block_run_id, attempt)
         chunk.lines.append([to_us(clock.now()), line.stream, line.level, line.text])
-        if len(chunk.lines) >= CHUNK_LINES and not self._closed:
+        if len(chunk.lines) == CHUNK_LINES and not self._closed:  # once: until it is fetched, more may come
             self._give()
         elif self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(CHUNK_S, self._give)
@@ -71,8 +71,8 @@ class RunLog:
             self._timer.cancel()
             self._timer = None
 
-    def take(self) -> tuple[tuple[Chunk, ...], tuple[LogRow, ...]]:
-        """Everything gathered, as chunks for the journal and as rows for those who follow live."""
+    def take(self, *, rows_too: bool = True) -> tuple[tuple[Chunk, ...], tuple[LogRow, ...]]:
+        """Everything gathered, as chunks for the journal and, with `rows_too`, as rows for those who follow live."""
         self._stop_timer()
         chunks: list[Chunk] = []
         rows: list[LogRow] = []
@@ -81,7 +81,8 @@ class RunLog:
             pos = self.next_pos
             self.next_pos += 1
             chunks.append(Chunk(pos=pos, block_run_id=part.block_run_id, attempt=part.attempt, lines=text))
-            rows += logs.rows_of(pos, part.block_uuid, part.attempt, text)
+            if rows_too:
+                rows += logs.rows_of(pos, part.block_uuid, part.attempt, text)
         self._open.clear()
         return tuple(chunks), tuple(rows)
 

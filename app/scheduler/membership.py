@@ -54,12 +54,12 @@ class Membership:
         now, sent = clock.now(), clock.steady()
         self.me = replace(self.me, started_at=now, lease_until=now + timedelta(seconds=self._lease_s))
         alive = await self._db.read(nodes.alive)
-        dead = [n.id for n in provably_dead(alive, self.me, only_one=self._db.dialect == "sqlite")]
+        dead = [n.id for n in provably_dead(alive, self.me, only_one=not self._db.shared)]
         dead += self.former
         await self._db.write(nodes.fence, dead, now=clock.now())
         await self._db.write(nodes.register, self.me)
         self._joined = True
-        if self._db.dialect == "postgresql":
+        if self._db.shared:
             self._loop = asyncio.get_running_loop()
             self._lease = Lease(self._db.url, self.me.id, self._lease_s, self._fence)
             self._lease.start(sent)

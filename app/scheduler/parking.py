@@ -9,6 +9,8 @@ from app import clock
 
 #: Wake-ups this close together are served by one timer.
 GRAIN_S = 0.05
+#: Entries of runs that were taken before their time, besides as many as are parked.
+SLACK = 100
 
 
 class Parking:
@@ -29,6 +31,9 @@ class Parking:
     def park(self, run_id: int, wake_at: datetime) -> None:
         """Keep a run until `wake_at`; parking it again replaces the time."""
         self._times[run_id] = wake_at
+        if len(self._heap) > 2 * len(self._times) + SLACK:  # what was taken lies here until its time
+            self._heap = [(at, parked) for parked, at in self._times.items() if parked != run_id]
+            heapq.heapify(self._heap)
         heapq.heappush(self._heap, (wake_at, run_id))
         if self._heap[0][1] == run_id:
             self._set_timer()

@@ -7,22 +7,24 @@ import asyncio
 import logging
 from datetime import datetime, timedelta
 
-from app import clock
+from app import clock, failpoints
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.faultlog import FaultLog
 from app.scheduler import applying
 from app.scheduler.fleet import Fleet
 from app.scheduler.intake import Intake
+from app.scheduler.pruner import Pruner
 from app.scheduler.recovery import Recovery
 from app.scheduler.ticker import Ticker
-from app.store import idempotency, nodes, runs
+from app.settings import Settings
+from app.store import nodes, runs
 from app.store.db import Clash, Database
 from app.store.ids import Ids
 from app.store.nodes import NodeRow
 
 log = logging.getLogger(__name__)
 
-#: Days that a node which has ended, and the key of a request, are remembered.
+#: Days that a node which has ended is remembered.
 KEPT_DAYS = 7
 
 
@@ -34,6 +36,7 @@ class Passes:
         *,
         db: Database,
         catalogue: Catalogue,
+        settings: Settings,
         me: NodeRow,
         fleet: Fleet,
         intake: Intake,
@@ -45,6 +48,7 @@ class Passes:
         self._db, self._catalogue, self._me = db, catalogue, me
         self._fleet, self._intake, self._recovery = fleet, intake, recovery
         self._schedule_ids = schedule_ids
+        self.pruner = Pruner(db, catalogue, settings, me.id)
         self._unsynced = False
         self._faults = FaultLog()
         self._ticker = Ticker(
@@ -58,6 +62,8 @@ class Passes:
 
     async def tick(self) -> datetime | None:
         """Decide every due slot; returns when the next one is due."""
+        if failpoints.armed is not None:
+            await failpoints.armed.reach("loop")
         return await self._ticker.tick()
 
     async def sync(self, *, force: bool = False) -> bool:
@@ -95,7 +101,6 @@ class Passes:
         await self._recovery.recover()
 
     async def forget(self) -> None:
-        """Drop the nodes that ended long ago, and the keys of requests that nobody repeats any more."""
-        before = clock.now() - timedelta(days=KEPT_DAYS)
-        await self._db.write(nodes.forget, before=before)
-        await self._db.write(idempotency.forget, before=before)
+        """Forget what is past its time: runs, logs, slots, files; then the nodes that nothing names any more."""
+        await self.pruner.run()
+        await self._db.write(nodes.forget, before=clock.now() - timedelta(days=KEPT_DAYS))

@@ -33,7 +33,7 @@ class Recovery:
     async def recover(self) -> None:
         """Fence the dead, take over what they owned, find own runs that nobody drives."""
         now = clock.now()
-        only_one = self._db.dialect == "sqlite"
+        only_one = not self._db.shared
         dead = provably_dead(await self._db.read(nodes.alive), self._me, only_one=only_one)
         if dead:
             await self._db.write(nodes.fence, [node.id for node in dead], now=now)

@@ -3,16 +3,27 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from app import clock
-from app.errors import Conflict, InvalidInput, RunNotFound, RunwrightError, StoreUnavailable, UnknownBlock
+from app.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    RunNotFound,
+    RunwrightError,
+    StoreUnavailable,
+    UnknownBlock,
+)
 from app.models.rows import BlockRow, RunRow, ScheduleRow
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.pipelines.catalogue import Catalogue
+from app.scheduler.borrow import located
 from app.scheduler.launch import LaunchRequest
+from app.scheduler.shown import shown
 from app.store import limits, ownership, runs
-from app.store.db import Database
+from app.store.db import Database, loads
 from app.store.scopes import scopes_of
 
 #: A pipeline that starts a pipeline that starts … ends here.
@@ -32,13 +43,18 @@ class Requests:
         launch: Callable[..., Awaitable[RunRow]],
         wait: Callable[[int, float], Awaitable[bool]],
         trigger_named: Callable[[str, str], Awaitable[ScheduleRow]],
+        secret: Callable[[str], Awaitable[str]],
+        artifacts: Path,
     ) -> None:
         self._db, self._catalogue, self._launch, self._wait_for = db, catalogue, launch, wait
-        self._trigger_named = trigger_named
+        self._trigger_named, self._secret, self._artifacts = trigger_named, secret, artifacts
         self._known: Mapping[str, Callable[[RunRow, str, Mapping[str, Any]], Awaitable[Any]]] = {
             "trigger_pipeline": self._trigger,
             "wait_for_run": self._wait,
             "check_status": self._check_status,
+            "get_secret_value": self._secret_value,
+            "get_global_variables": self._global_variables,
+            "get_variable": self._variable,
         }
 
     async def answer(self, run: RunRow, key: str, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,18 +121,7 @@ class Requests:
 
     async def _shown(self, run: RunRow) -> dict[str, Any]:
         blocks = await self._db.read(runs.blocks, run.id, attempts=False)
-        return {
-            "id": run.id,
-            "pipeline_uuid": run.pipeline_uuid,
-            "pipeline_schedule_id": run.pipeline_schedule_id,
-            "status": run.status.value,
-            "execution_date": run.execution_date.isoformat(),
-            "created_at": run.created_at.isoformat(),
-            "started_at": run.started_at.isoformat() if run.started_at else None,
-            "completed_at": run.completed_at.isoformat() if run.completed_at else None,
-            "variables": dict(run.variables),
-            "block_runs": [{"block_uuid": b.block_uuid, "status": b.status.value} for b in blocks],
-        }
+        return shown(run, ((b.block_uuid, b.status) for b in blocks))
 
     async def _check_status(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> bool:
         """Mage's `check_status`: the newest run with an execution date in the window decides."""
@@ -133,6 +138,25 @@ class Requests:
             return _judge(found.status, f"run {found.id} of pipeline '{uuid}'")
         blocks = await self._db.read(runs.blocks, found.id, attempts=False)
         return _judge_block(blocks, str(block_uuid), found.id)
+
+    async def _secret_value(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> str:
+        return await self._secret(str(payload["name"]))
+
+    async def _global_variables(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables of a pipeline's file and its project's; secrets in them are names still."""
+        return dict(self._catalogue.get(str(payload["pipeline_uuid"])).variables)
+
+    async def _variable(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What a block of a pipeline left in its newest completed run: references, files by their full path."""
+        uuid, block_uuid = str(payload["pipeline_uuid"]), str(payload["block_uuid"])
+        if block_uuid not in self._catalogue.get(uuid).by_uuid:  # raises PipelineNotFound
+            raise UnknownBlock(f"pipeline '{uuid}' has no block '{block_uuid}'")
+        found = await self._db.read(runs.left_outputs, uuid, [block_uuid])
+        if block_uuid not in found:
+            raise NotFound(
+                f"no completed run of pipeline '{uuid}' has left an output of block '{block_uuid}'"
+            )
+        return [located(ref, self._artifacts) for ref in loads(found[block_uuid][1])]
 
 
 def _judge(status: RunStatus, what: str) -> bool:

@@ -4,16 +4,18 @@ No waiting and no I/O here: the runner does that. State moves before the journal
 blocks which end together never decide the same thing twice; a start that is refused is taken back.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Literal
 
 from app.events import BlockEnded
 from app.executors.base import BlockResult
+from app.models import rules
 from app.models.rows import RunRow
 from app.models.states import BlockStatus, Outcome, RunStatus
-from app.scheduler import progress
+from app.scheduler import families, progress
 from app.scheduler.progress import Judgement
 from app.scheduler.runstate import BlockState, RunState
 from app.store import sla
@@ -23,7 +25,10 @@ from app.store.units import Close, Finish, Settle, Start
 StopWhy = Literal["cancel", "deadline", "sla"]
 #: A sensor whose timeout has almost passed may still be asked once more, for so long.
 LAST_POKE_S = 1.0
+#: Failed children that a run's reason names.
+SHOWN = 10
 _CHARGED = frozenset({Outcome.FAILED, Outcome.TIMEOUT, Outcome.CRASHED})
+_UNMET = {BlockStatus.FAILED: Outcome.TIMEOUT, BlockStatus.CANCELLED: Outcome.CANCELLED}
 _STOP_REASON = {"cancel": "cancel requested", "deadline": "run timed out", "sla": sla.REASON}
 #: What is told to whoever is killed for it.
 KILL_REASON = {"cancel": "cancelled", "deadline": "run timed out", "sla": "run passed its SLA"}
@@ -32,6 +37,7 @@ KILL_REASON = {"cancel": "cancelled", "deadline": "run timed out", "sla": "run p
 def start(block: BlockState, now: datetime) -> Start:
     """Count a new attempt of a block."""
     block.attempt += 1
+    block.tries += 1
     block.state, block.wake_at = BlockStatus.RUNNING, None
     block.started_at = block.started_at or now
     return Start(block_run_id=block.id, attempt=block.attempt)
@@ -40,7 +46,8 @@ def start(block: BlockState, now: datetime) -> Start:
 def take_back(block: BlockState) -> None:
     """Undo :func:`start`: the journal refused it."""
     block.attempt -= 1
-    block.state = BlockStatus.QUEUED if block.attempt else BlockStatus.INITIAL
+    block.tries -= 1
+    block.state = BlockStatus.QUEUED if block.tries else BlockStatus.INITIAL
 
 
 def asked_to_stop(run: RunRow, now: datetime) -> StopWhy | None:
@@ -98,24 +105,39 @@ def judge(block: BlockState, result: BlockResult, why: StopWhy | None, now: date
     if why is not None and (judgement.waiting or judgement.status is BlockStatus.QUEUED):
         judgement = Judgement(BlockStatus.CANCELLED, reason=_STOP_REASON[why])
     block.state, block.wake_at = judgement.status, judgement.wake_at
+    block.error = asdict(result.error) if result.error else None
     if judgement.status is BlockStatus.COMPLETED:
         block.outputs = result.outputs
     return judgement
 
 
-def is_stopping(state: RunState, why: StopWhy | None) -> bool:
-    """Whether no further block may start."""
-    return why is not None or progress.must_stop(
-        state.statuses, allow_blocks_to_fail=state.allow_blocks_to_fail
-    )
+def is_failing(state: RunState) -> bool:
+    """Whether a block's failure ends the run: nothing starts any more but blocks with a rule of their own."""
+    if state.allow_blocks_to_fail:
+        return False
+    return BlockStatus.FAILED in state.statuses.values() or any(f.failed for f in state.families.values())
+
+
+def forbids(state: RunState, why: StopWhy | None, uuid: str) -> bool:
+    """Whether a block may not start any more, nor go on."""
+    if why is not None:
+        return True
+    return not rules.outlives_failure(state.block(uuid).block) and is_failing(state)
 
 
 def fall_out(state: RunState, why: StopWhy | None) -> list[Settle]:
     """Blocks that can never start any more, with what becomes of them."""
-    fallen = progress.fallout(state.pipeline, state.statuses, allow_blocks_to_fail=state.allow_blocks_to_fail)
+    fallen = progress.fallout(
+        state.pipeline,
+        state.statuses,
+        allow_blocks_to_fail=state.allow_blocks_to_fail,
+        failed=next(iter(state.failed_children), ""),
+    )
+    for uuid, never in families.without_items(state).items():
+        fallen.setdefault(uuid, (never.status, never.reason))
     if why is not None:
         for uuid, block in state.blocks.items():
-            if block.state in (BlockStatus.INITIAL, BlockStatus.QUEUED):
+            if block.state in (BlockStatus.INITIAL, BlockStatus.QUEUED) and uuid not in state.families:
                 fallen.setdefault(uuid, (BlockStatus.CANCELLED, _STOP_REASON[why]))
     settles = []
     for uuid, (status, reason) in fallen.items():
@@ -125,23 +147,28 @@ def fall_out(state: RunState, why: StopWhy | None) -> list[Settle]:
     return settles
 
 
-def drop_sensors(state: RunState, busy: Collection[str]) -> list[Finish]:
+def drop_sensors(state: RunState, why: StopWhy | None, busy: Collection[str]) -> list[Finish]:
     """End the sensors that wait between two pokes: a run that stops waits for nothing."""
     dropped = []
-    for uuid, block in state.blocks.items():
-        if block.is_waiting_sensor and uuid not in busy:
+    for block in state.everything():
+        if block.is_waiting_sensor and block.uuid not in busy and forbids(state, why, block.uuid):
             block.state, block.wake_at = BlockStatus.CANCELLED, None
             judgement = Judgement(BlockStatus.CANCELLED, reason="cancelled")
             dropped.append(finish_row(block, judgement, BlockResult(Outcome.CANCELLED)))
     return dropped
 
 
-def closing(state: RunState, why: StopWhy | None) -> Close | None:
-    """The end of the run, when no block can move any more."""
+def closing(state: RunState, why: StopWhy | None, *, held_open: bool = False) -> Close | None:
+    """The end of the run, when no block can move any more. `held_open`: a hook has something left to do."""
     end = progress.roll_up(state.statuses)
-    if end is None:
+    if end is None or held_open:
         return None
     status, reason = end
+    if children := state.failed_children:  # they say more than the block that they belong to
+        own = [
+            u for u, b in state.blocks.items() if b.state is BlockStatus.FAILED and u not in state.families
+        ]
+        status, reason = RunStatus.FAILED, f"block_failed: {', '.join([*own, *children][:SHOWN])}"
     if why == "deadline":
         status, reason = RunStatus(state.run.timeout_status or RunStatus.FAILED), "timeout"
     elif why is not None and status is not RunStatus.COMPLETED:
@@ -153,11 +180,15 @@ def closing(state: RunState, why: StopWhy | None) -> Close | None:
 def finish_row(block: BlockState, judgement: Judgement, result: BlockResult) -> Finish:
     """The end of an attempt as the journal writes it."""
     done = judgement.status is BlockStatus.COMPLETED
-    timed_out = judgement.status is BlockStatus.FAILED and result.value_false  # a sensor's own timeout
+    outcome = result.outcome
+    if (
+        result.value_false
+    ):  # a poke that said "not yet" completes nothing: it was the last of a sensor that ends
+        outcome = _UNMET.get(judgement.status, outcome)
     return Finish(
         block_run_id=block.id,
         attempt=block.attempt,
-        outcome=Outcome.TIMEOUT if timed_out else result.outcome,
+        outcome=outcome,
         status=judgement.status,
         reason=judgement.reason,
         outputs=dumps(list(result.outputs)) if done else None,
@@ -169,12 +200,26 @@ def finish_row(block: BlockState, judgement: Judgement, result: BlockResult) -> 
     )
 
 
+def hook_row(block: BlockState, result: BlockResult) -> Finish:
+    """The end of a hook's attempt as the journal writes it; the block run stays as it is."""
+    return Finish(
+        block_run_id=block.id,
+        attempt=block.attempt,
+        outcome=result.outcome,
+        status=block.state,
+        error=asdict(result.error) if result.error else None,
+        evidence=result.evidence,
+        code_hash=result.code_hash,
+        hook=True,
+    )
+
+
 def ended_event(run_id: int, block: BlockState, judgement: Judgement, result: BlockResult) -> BlockEnded:
     """What listeners are told of the end of an attempt."""
     duration: Any = result.metrics.get("duration_s")
     return BlockEnded(
         run_id=run_id,
-        block_uuid=block.block.uuid,
+        block_uuid=block.uuid,
         status=judgement.status,
         attempt=block.attempt,
         outcome=result.outcome,
@@ -184,9 +229,17 @@ def ended_event(run_id: int, block: BlockState, judgement: Judgement, result: Bl
     )
 
 
-def settled_events(state: RunState, settles: list[Settle]) -> list[BlockEnded]:
+def names_of(state: RunState, settles: Sequence[Settle | Finish]) -> list[str]:
+    """The uuids of blocks that ended without an attempt."""
+    if not settles:
+        return []
+    names = {block.id: block.uuid for block in chain(state.blocks.values(), state.children.values())}
+    return [names[settle.block_run_id] for settle in settles]
+
+
+def settled_events(state: RunState, settles: Sequence[Settle]) -> list[BlockEnded]:
     """What listeners are told of blocks that ended without an attempt."""
-    names = {block.id: uuid for uuid, block in state.blocks.items()}
     return [
-        BlockEnded(run_id=state.run.id, block_uuid=names[s.block_run_id], status=s.status) for s in settles
+        BlockEnded(run_id=state.run.id, block_uuid=uuid, status=settle.status)
+        for uuid, settle in zip(names_of(state, settles), settles, strict=True)
     ]

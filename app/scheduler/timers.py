@@ -14,6 +14,9 @@ from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app import clock
+from app.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 #: The host's clock is looked at so often; one that lost more than this against the monotonic one was set back.
 WATCH_S, STEP_S = 1.0, 2.0
@@ -92,3 +95,15 @@ class Timers:
             self._watch.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+
+def guarded(name: str, work: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
+    """A pass that logs an absent database in one line; the next pass tries again."""
+
+    async def run() -> None:
+        try:
+            await work()
+        except StoreUnavailable as error:
+            log.warning("%s: %s", name, error)
+
+    return run

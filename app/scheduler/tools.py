@@ -1,7 +1,7 @@
 """What the runs of a node share, and what a running block holds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,14 @@ async def _no_cancel(run_id: int) -> Any:
     return None
 
 
+async def _no_ids(count: int) -> Sequence[int]:
+    raise NotImplementedError("nobody gives out ids here")
+
+
+async def _none_left(run_id: int, block_uuid: str) -> Mapping[str, tuple[int, str]]:
+    return {}
+
+
 @dataclass(slots=True, kw_only=True)
 class Hooks:
     """What a run needs of the engine above it: answers for its blocks, and somebody to tell."""
@@ -28,6 +36,9 @@ class Hooks:
     answer: Callable[[RunRow, str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]] = _nobody
     cancel: Callable[[int], Awaitable[Any]] = _no_cancel
     freed: Callable[[], None] = lambda: None
+    block_ids: Callable[[int], Awaitable[Sequence[int]]] = _no_ids
+    #: (run, block uuid) -> what its completed children left there
+    left_children: Callable[[int, str], Awaitable[Mapping[str, tuple[int, str]]]] = _none_left
     sla: Callable[[int], Awaitable[None]] = _no_cancel
 
 

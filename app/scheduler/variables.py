@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from app.errors import FieldError, InvalidInput
+from app.executors.child import references
 from app.models.pipeline import Pipeline
 from app.models.rows import RunRow, ScheduleRow
 from app.models.states import ScheduleStatus, ScheduleType
@@ -91,6 +92,8 @@ def for_blocks(pipeline: Pipeline, run: RunRow, *, env: str) -> tuple[dict[str, 
     values: dict[str, Any] = {**pipeline.variables, **run.variables}
     values = {**run.event_variables, **values}
     event = {**_mapping(run.variables.get("event")), **run.event_variables}
+    if secret := [n for n, v in pipeline.variables.items() if n not in run.variables and references.has(v)]:
+        values[references.KEY] = secret  # the worker puts the values in: they are written down nowhere
     values |= {
         "execution_date": local.isoformat(),
         "ds": f"{local:%Y-%m-%d}",

@@ -25,6 +25,8 @@ class Database(Protocol):
 
     #: "sqlite" or "postgresql"
     dialect: str
+    #: whether other services may use it at the same time: then only a lease tells who lives
+    shared: bool
     url: str
 
     async def open(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, select, tuple_, update
 
 from app.errors import IdempotencyMismatch
 from app.store.sql import IDEMPOTENCY, insert
@@ -69,9 +69,11 @@ def remember(tx: Connection, request: Idempotency, status: int, answer: str, *, 
     )
 
 
-def forget(tx: Connection, *, before: datetime) -> int:
-    """Drop keys that were first used before then."""
-    return tx.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.created_at < before)).rowcount
+def forget(tx: Connection, *, before: datetime, limit: int) -> int:
+    """Drop keys that were first used before then, at most so many; how many."""
+    key = (IDEMPOTENCY.c.scope, IDEMPOTENCY.c.key)
+    old = select(*key).where(IDEMPOTENCY.c.created_at < before).limit(limit)
+    return tx.execute(delete(IDEMPOTENCY).where(tuple_(*key).in_(old))).rowcount
 
 
 def _is(request: Idempotency) -> tuple[ColumnElement[bool], ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, text
 
+from app.models import rules
 from app.models.pipeline import from_definition
+from app.models.states import BlockStatus
 from app.store.scopes import scopes_of
 from app.store.sql import HISTORY, RUN
 
@@ -34,13 +36,14 @@ def find(tx: Connection) -> list[str]:
 
 
 def _graph(tx: Connection) -> list[str]:
-    """I5: no attempt starts before all upstreams have ended; none at all below one that did not satisfy."""
+    """I5: no attempt starts before its trigger rule is met, by the sequence of starts and ends."""
     rows = tx.execute(
         text(
             "SELECT b.pipeline_run_id AS run, r.pipeline_hash AS hash, b.block_uuid AS uuid, b.status AS status,"
             " min(a.s_seq) AS first_start, max(a.e_seq) AS last_end, b.carried_from AS carried"
             " FROM block_run b JOIN pipeline_run r ON r.id = b.pipeline_run_id"
-            " LEFT JOIN block_attempt a ON a.block_run_id = b.id"
+            " LEFT JOIN block_attempt a ON a.block_run_id = b.id AND a.kind = 'block'"
+            " WHERE b.parent_id IS NULL"
             " GROUP BY b.pipeline_run_id, r.pipeline_hash, b.block_uuid, b.status, b.carried_from"
         )
     ).all()
@@ -51,12 +54,12 @@ def _graph(tx: Connection) -> list[str]:
     for row in rows:
         if row.first_start is None:
             continue
-        for upstream in graphs[row.hash].by_uuid[row.uuid].upstream:
-            up = by_block[row.run, upstream]
-            if up.status not in ("completed", "skipped") or (up.last_end or 0) > row.first_start:
-                found.append(
-                    f"I5 run {row.run}: '{row.uuid}' started before '{upstream}' ({up.status}) was done"
-                )
+        block = graphs[row.hash].by_uuid[row.uuid]
+        ups = [by_block[row.run, upstream] for upstream in block.upstream]
+        # What had not ended when the block started did not count for it then.
+        then = {up.uuid: up.status if (up.last_end or 0) < row.first_start else "running" for up in ups}
+        if rules.may_start(block, {uuid: BlockStatus(status) for uuid, status in then.items()}) is not True:
+            found.append(f"I5 run {row.run}: '{row.uuid}' started though its upstreams were {then}")
     return found
 
 

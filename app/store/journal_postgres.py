@@ -36,16 +36,19 @@ _FUNCTION = """
 CREATE OR REPLACE FUNCTION pg_temp.journal(
   me text, expected int8, ids int8[], epochs int8[],
   f_run int[], f_block int8[], f_try int[], f_outcome text[], f_status text[], f_done bool[], f_reason text[],
-  f_outputs text[], f_error text[], f_evidence text[], f_metrics text[], f_code text[], f_wake timestamptz[],
-  o_run int[], o_block int8[], o_status text[], o_done bool[], o_reason text[],
+  f_outputs text[], f_error text[], f_evidence text[], f_metrics text[], f_code text[], f_wake timestamptz[], f_hook bool[],
+  o_run int[], o_block int8[], o_status text[], o_done bool[], o_reason text[], o_outputs text[],
   w_run int[], w_block int8[], w_wake timestamptz[],
-  s_run int[], s_block int8[], s_try int[],
+  s_run int[], s_block int8[], s_try int[], s_hook text[],
   c_run int[], c_status text[], c_reason text[], c_metrics text[],
-  l_run int[], l_pos int8[], l_block int8[], l_try int[], l_lines text[]
+  l_run int[], l_pos int8[], l_block int8[], l_try int[], l_lines text[],
+  p_run int[], p_block int8[], p_children int[],
+  k_run int[], k_id int8[], k_parent int8[], k_uuid text[], k_index int[], k_pos int[], k_max int[],
+  k_from int8[], k_outputs text[]
 ) RETURNS text[] LANGUAGE plpgsql AS $f$
 #variable_conflict use_column
 DECLARE
-  state text[] := '{}';  cancelled timestamptz;  deadline timestamptz;  n int;  touched int;  stamp timestamptz;
+  state text[] := '{}';  cancelled timestamptz;  deadline timestamptz;  n int;  touched int;  stamp timestamptz;  ends timestamptz;
 BEGIN
   UPDATE node_journal SET seq = seq + 1 WHERE node_id = me AND seq = expected AND seq >= 0;
   IF NOT FOUND THEN RAISE EXCEPTION 'fenced' USING errcode = 'RW002'; END IF;
@@ -65,6 +68,10 @@ BEGIN
         error = f_error[i]::jsonb, evidence = f_evidence[i]::jsonb, code_hash = f_code[i]
      WHERE a.block_run_id = f_block[i] AND a.attempt = f_try[i] AND a.outcome IS NULL;
     GET DIAGNOSTICS touched = ROW_COUNT;
+    IF f_hook[i] THEN
+      IF touched <> 1 THEN RAISE EXCEPTION 'end of a hook of block run % does not fit', f_block[i] USING errcode = 'RW003'; END IF;
+      CONTINUE;
+    END IF;
     UPDATE block_run b SET status = f_status[i], status_reason = f_reason[i],
         completed_at = CASE WHEN f_done[i] THEN greatest(stamp, b.started_at) END, outputs = f_outputs[i], error = f_error[i]::jsonb,
         metrics = f_metrics[i]::jsonb, wake_at = f_wake[i]
@@ -72,10 +79,23 @@ BEGIN
     GET DIAGNOSTICS n = ROW_COUNT;
     IF touched + n <> 2 THEN RAISE EXCEPTION 'finish of block run % does not fit', f_block[i] USING errcode = 'RW003'; END IF;
   END LOOP;
+  FOR i IN 1..cardinality(p_run) LOOP
+    CONTINUE WHEN state[p_run[i]] = 'lost';
+    UPDATE block_run b SET status = 'queued', children = p_children[i], started_at = stamp
+     WHERE b.id = p_block[i] AND b.status = 'initial' AND b.children IS NULL;
+    IF NOT FOUND THEN RAISE EXCEPTION 'plan of block run % does not fit', p_block[i] USING errcode = 'RW003'; END IF;
+  END LOOP;
+  INSERT INTO block_run(id, pipeline_run_id, position, block_uuid, status, attempt, max_attempts, parent_id, item_index,
+      carried_from, outputs, completed_at)
+   SELECT k.id, ids[k.run], k.pos, k.uuid, CASE WHEN k.source IS NULL THEN 'initial' ELSE 'completed' END, 0, k.most,
+      k.parent, k.item, k.source, k.left_, CASE WHEN k.source IS NOT NULL THEN stamp END
+     FROM unnest(k_run, k_id, k_parent, k_uuid, k_index, k_pos, k_max, k_from, k_outputs)
+       AS k(run, id, parent, uuid, item, pos, most, source, left_)
+    WHERE state[k.run] <> 'lost';
   FOR i IN 1..cardinality(o_run) LOOP
     CONTINUE WHEN state[o_run[i]] = 'lost';
     UPDATE block_run b SET status = o_status[i], status_reason = o_reason[i], wake_at = NULL,
-        completed_at = CASE WHEN o_done[i] THEN stamp END
+        outputs = coalesce(o_outputs[i], b.outputs), completed_at = CASE WHEN o_done[i] THEN greatest(stamp, b.started_at) END
      WHERE b.id = o_block[i] AND b.status IN ('initial', 'queued');
     IF NOT FOUND THEN RAISE EXCEPTION 'end of block run % does not fit', o_block[i] USING errcode = 'RW003'; END IF;
   END LOOP;
@@ -85,22 +105,29 @@ BEGIN
     IF NOT FOUND THEN RAISE EXCEPTION 'wait of block run % does not fit', w_block[i] USING errcode = 'RW003'; END IF;
   END LOOP;
   FOR i IN 1..cardinality(s_run) LOOP
-    CONTINUE WHEN state[s_run[i]] <> 'go';
-    UPDATE block_run b SET status = 'running', attempt = s_try[i], started_at = coalesce(b.started_at, stamp), wake_at = NULL
-     WHERE b.id = s_block[i] AND b.attempt = s_try[i] - 1 AND b.status IN ('initial', 'queued');
+    CONTINUE WHEN state[s_run[i]] = 'lost' OR (state[s_run[i]] <> 'go' AND s_hook[i] IS NULL);
+    IF s_hook[i] IS NULL THEN
+      UPDATE block_run b SET status = 'running', attempt = s_try[i], started_at = coalesce(b.started_at, stamp), wake_at = NULL
+       WHERE b.id = s_block[i] AND b.attempt = s_try[i] - 1 AND b.status IN ('initial', 'queued');
+    ELSE
+      UPDATE block_run b SET attempt = s_try[i] WHERE b.id = s_block[i] AND b.attempt = s_try[i] - 1;
+    END IF;
     IF NOT FOUND THEN RAISE EXCEPTION 'start of block run % does not fit', s_block[i] USING errcode = 'RW003'; END IF;
-    INSERT INTO block_attempt(block_run_id, attempt, kind, epoch, node_id, started_at, s_seq)
-     VALUES (s_block[i], s_try[i], 'block', epochs[s_run[i]], me, stamp, nextval('event_seq'));
+    INSERT INTO block_attempt(block_run_id, attempt, kind, hook, epoch, node_id, started_at, s_seq)
+     VALUES (s_block[i], s_try[i], CASE WHEN s_hook[i] IS NULL THEN 'block' ELSE 'hook' END, s_hook[i], epochs[s_run[i]], me,
+             stamp, nextval('event_seq'));
   END LOOP;
   FOR i IN 1..cardinality(c_run) LOOP
     CONTINUE WHEN state[c_run[i]] = 'lost';
-    UPDATE pipeline_run r SET status = c_status[i], completed_at = greatest(stamp, r.started_at),
+    SELECT greatest(stamp, r.started_at, CASE WHEN c_reason[i] = 'timeout' THEN r.deadline_at END) INTO ends
+      FROM pipeline_run r WHERE r.id = ids[c_run[i]];
+    UPDATE pipeline_run r SET status = c_status[i], completed_at = ends,
         e_seq = nextval('event_seq'), metrics = c_metrics[i]::jsonb,
         status_reason = CASE WHEN c_status[i] = 'cancelled' THEN coalesce(r.status_reason, c_reason[i]) ELSE c_reason[i] END,
         status_detail = CASE WHEN c_status[i] = 'cancelled' THEN r.status_detail END,
-        passed_sla = r.passed_sla OR coalesce(r.sla_at < greatest(stamp, r.started_at), false) OR c_reason[i] IS NOT DISTINCT FROM 'sla',
-        sla_passed_at = coalesce(r.sla_passed_at, CASE WHEN r.sla_at < greatest(stamp, r.started_at) OR c_reason[i] = 'sla'
-          THEN greatest(stamp, r.started_at, r.sla_at) END)
+        passed_sla = r.passed_sla OR coalesce(r.sla_at < ends, false) OR c_reason[i] IS NOT DISTINCT FROM 'sla',
+        sla_passed_at = coalesce(r.sla_passed_at, CASE WHEN r.sla_at < ends OR c_reason[i] = 'sla'
+          THEN greatest(ends, r.sla_at) END)
      WHERE r.id = ids[c_run[i]] AND r.completed_at IS NULL AND NOT EXISTS (SELECT 1 FROM block_run b
        WHERE b.pipeline_run_id = r.id AND b.status IN ('initial', 'queued', 'running'));
     IF NOT FOUND THEN RAISE EXCEPTION 'end of run % does not fit', ids[c_run[i]] USING errcode = 'RW003'; END IF;
@@ -113,7 +140,7 @@ BEGIN
   RETURN state;
 END $f$
 """
-_PARAMETERS = 37
+_PARAMETERS = 52
 _CALL = f"SELECT pg_temp.journal({', '.join(f'${n}' for n in range(1, _PARAMETERS + 1))})"
 
 
@@ -289,6 +316,8 @@ def parameters(node_id: str, seq: int, units: Sequence[Unit], runs: dict[tuple[i
     w = [(runs[u.run_id, u.epoch], x) for u in units for x in u.waits]
     s = [(runs[u.run_id, u.epoch], x) for u in units for x in u.starts]
     c = [(runs[u.run_id, u.epoch], u.close) for u in units if u.close]
+    p = [(runs[u.run_id, u.epoch], x) for u in units for x in u.plans]
+    k = [(runs[u.run_id, u.epoch], x) for u in units for x in u.children]
     log_ = [(runs[u.run_id, u.epoch], x) for u in units for x in u.chunks]
     return [
         node_id,
@@ -305,16 +334,25 @@ def parameters(node_id: str, seq: int, units: Sequence[Unit], runs: dict[tuple[i
                 x.status in BLOCK_TERMINAL,
             ),
             lambda x: (x.reason, x.outputs, _json(x.error), _json(x.evidence), _json(x.metrics), x.code_hash),
-            lambda x: (x.wake_at,),
-            width=12,
+            lambda x: (x.wake_at, x.hook),
+            width=13,
         ),
         *_columns(
-            o, lambda x: (x.block_run_id, x.status.value, x.status in BLOCK_TERMINAL, x.reason), width=4
+            o,
+            lambda x: (x.block_run_id, x.status.value, x.status in BLOCK_TERMINAL, x.reason, x.outputs),
+            width=5,
         ),
         *_columns(w, lambda x: (x.block_run_id, x.wake_at), width=2),
-        *_columns(s, lambda x: (x.block_run_id, x.attempt), width=2),
+        *_columns(s, lambda x: (x.block_run_id, x.attempt, x.hook), width=3),
         *_columns(c, lambda x: (x.status.value, x.reason, _json(x.metrics)), width=3),
         *_columns(log_, lambda x: (x.pos, x.block_run_id, x.attempt, x.lines), width=4),
+        *_columns(p, lambda x: (x.block_run_id, x.children), width=2),
+        *_columns(
+            k,
+            lambda x: (x.id, x.parent_id, x.block_uuid, x.item_index, x.position, x.max_attempts),
+            lambda x: (x.carried_from, x.outputs),
+            width=8,
+        ),
     ]
 
 

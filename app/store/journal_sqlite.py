@@ -41,26 +41,38 @@ _FINISH_BLOCK = (
     " WHERE id=? AND status='running' AND attempt=?"
 )
 _SETTLE = (
-    "UPDATE block_run SET status=?, status_reason=?, completed_at=?, wake_at=NULL WHERE id=? AND status IN "
-    + _in((BlockStatus.INITIAL, BlockStatus.QUEUED))
+    "UPDATE block_run SET status=?, status_reason=?, completed_at=max(?,coalesce(started_at,0)),"
+    " outputs=coalesce(?,outputs), wake_at=NULL"
+    " WHERE id=? AND status IN " + _in((BlockStatus.INITIAL, BlockStatus.QUEUED))
 )
 _WAIT = "UPDATE block_run SET wake_at=? WHERE id=? AND status='running'"
 _START_BLOCK = (
     "UPDATE block_run SET status='running', attempt=?, started_at=coalesce(started_at,?), wake_at=NULL"
     " WHERE id=? AND attempt=?-1 AND status IN " + _in(sources(BLOCK_TRANSITIONS, BlockStatus.RUNNING))
 )
+_COUNT_HOOK = "UPDATE block_run SET attempt=? WHERE id=? AND attempt=?-1"
 _OPEN_ATTEMPT = (
-    "INSERT INTO block_attempt(block_run_id, attempt, kind, epoch, node_id, started_at, s_seq)"
-    " VALUES(?,?,'block',?,?,?,?)"
+    "INSERT INTO block_attempt(block_run_id, attempt, kind, hook, epoch, node_id, started_at, s_seq)"
+    " VALUES(?,?,?,?,?,?,?,?)"
 )
+_PLAN = (
+    "UPDATE block_run SET status='queued', children=?, started_at=?"
+    " WHERE id=? AND status='initial' AND children IS NULL"
+)
+_CHILD = (
+    "INSERT INTO block_run(id, pipeline_run_id, position, block_uuid, status, attempt, max_attempts, parent_id,"
+    " item_index, carried_from, outputs, completed_at) VALUES(?,?,?,?,?,0,?,?,?,?,?,?)"
+)
+#: When a run is over. One that a node's clock has timed out a little early is so at its deadline.
+_END = "max(?3,started_at,CASE WHEN ?2='timeout' THEN coalesce(deadline_at,0) ELSE 0 END)"
 _CLOSE_RUN = (
-    "UPDATE pipeline_run SET status=?1, completed_at=max(?3,started_at), e_seq=?4, metrics=?5,"
+    "UPDATE pipeline_run SET status=?1, completed_at=" + _END + ", e_seq=?4, metrics=?5,"
     # Whoever asked for the cancel has said why.
     " status_reason=CASE WHEN ?1='cancelled' THEN coalesce(status_reason,?2) ELSE ?2 END,"
     " status_detail=CASE WHEN ?1='cancelled' THEN status_detail END,"
-    " passed_sla=passed_sla OR coalesce(sla_at<max(?3,started_at),0) OR ?2 IS 'sla',"
-    " sla_passed_at=coalesce(sla_passed_at, CASE WHEN sla_at<max(?3,started_at) OR ?2='sla'"
-    "  THEN max(?3,started_at,sla_at) END)"
+    " passed_sla=passed_sla OR coalesce(sla_at<" + _END + ",0) OR ?2 IS 'sla',"
+    " sla_passed_at=coalesce(sla_passed_at, CASE WHEN sla_at<" + _END + " OR ?2='sla'"
+    "  THEN max(sla_at," + _END + ") END)"
     " WHERE id=?6 AND status IN "
     + _in(sources(RUN_TRANSITIONS, RunStatus.COMPLETED))
     + " AND NOT EXISTS(SELECT 1 FROM block_run WHERE pipeline_run_id=pipeline_run.id AND status IN "
@@ -165,10 +177,12 @@ def _apply(
                 f.attempt,
             )
             for f in finishes
+            if not f.hook
         ],
     )
+    _plan(raw, [unit for unit, _ in units if unit.plans or unit.children], now)
     _settle(raw, [unit for unit, _ in units], now)
-    _start(tx, raw, node_id, [unit for unit, verdict in units if verdict.stop is None], now)
+    _start(tx, raw, node_id, units, now)
     _close(tx, raw, [unit for unit, _ in units if unit.close], now)
     chunks = [(u.run_id, c.pos, c.block_run_id, c.attempt, c.lines) for u, _ in units for c in u.chunks]
     _many(raw, _CHUNK, chunks)
@@ -179,20 +193,52 @@ def _settle(raw: sqlite3.Connection, units: list[Unit], now: int) -> None:
     _many(
         raw,
         _SETTLE,
-        [(s.status, s.reason, now if s.status in BLOCK_TERMINAL else None, s.block_run_id) for s in settles],
+        [
+            (s.status, s.reason, now if s.status in BLOCK_TERMINAL else None, s.outputs, s.block_run_id)
+            for s in settles
+        ],
     )
     _many(raw, _WAIT, [(to_us(w.wake_at), w.block_run_id) for unit in units for w in unit.waits])
 
 
-def _start(tx: Connection, raw: sqlite3.Connection, node_id: str, units: list[Unit], now: int) -> None:
-    starts = [(unit.epoch, s) for unit in units for s in unit.starts]
+def _plan(raw: sqlite3.Connection, units: list[Unit], now: int) -> None:
+    _many(raw, _PLAN, [(p.children, now, p.block_run_id) for unit in units for p in unit.plans])
+    _many(
+        raw,
+        _CHILD,
+        [
+            (
+                c.id,
+                unit.run_id,
+                c.position,
+                c.block_uuid,
+                BlockStatus.INITIAL if c.carried_from is None else BlockStatus.COMPLETED,
+                c.max_attempts,
+                c.parent_id,
+                c.item_index,
+                c.carried_from,
+                c.outputs,
+                None if c.carried_from is None else now,
+            )
+            for unit in units
+            for c in unit.children
+        ],
+    )
+
+
+def _start(
+    tx: Connection, raw: sqlite3.Connection, node_id: str, units: list[tuple[Unit, Verdict]], now: int
+) -> None:
+    """Starts of blocks that were asked to stop are left out; a hook still starts there."""
+    starts = [(u.epoch, s) for u, verdict in units for s in u.starts if s.hook or verdict.stop is None]
     seqs = take_seq(tx, len(starts))
-    _many(raw, _START_BLOCK, [(s.attempt, now, s.block_run_id, s.attempt) for _, s in starts])
+    _many(raw, _COUNT_HOOK, [(s.attempt, s.block_run_id, s.attempt) for _, s in starts if s.hook])
+    _many(raw, _START_BLOCK, [(s.attempt, now, s.block_run_id, s.attempt) for _, s in starts if not s.hook])
     _many(
         raw,
         _OPEN_ATTEMPT,
         [
-            (s.block_run_id, s.attempt, epoch, node_id, now, seq)
+            (s.block_run_id, s.attempt, "hook" if s.hook else "block", s.hook, epoch, node_id, now, seq)
             for (epoch, s), seq in zip(starts, seqs, strict=True)
         ],
     )

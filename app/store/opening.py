@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
+from app import failpoints
 from app.errors import StartRefused
 from app.store.db import Database
 from app.store.journal import Backend
@@ -19,6 +20,15 @@ def open_database(url: str, *, exclusive: bool = True) -> Database:
 
     `exclusive=False` lets a command line tool look at a SQLite file that a service owns, read-only.
     """
+    db = _behind(url, exclusive=exclusive)
+    if failpoints.armed is None:
+        return db
+    from app.store.faulty import FaultyDatabase  # tests alone know it
+
+    return FaultyDatabase(db, failpoints.armed)
+
+
+def _behind(url: str, *, exclusive: bool) -> Database:
     backend = make_url(url).get_backend_name()
     if backend == "sqlite":
         return SqliteDatabase(url, exclusive=exclusive)
@@ -49,6 +59,15 @@ def require_safe_place(url: str, *, network_allowed: bool) -> None:
 
 def backend_for(db: Database, node_id: str) -> Backend:
     """The journal's backend for a database."""
+    backend = _journal_of(db, node_id)
+    if failpoints.armed is None:
+        return backend
+    from app.store.faulty import FaultyJournal  # tests alone know it
+
+    return FaultyJournal(backend, failpoints.armed)
+
+
+def _journal_of(db: Database, node_id: str) -> Backend:
     if db.dialect == "sqlite":
         return SqliteJournal(db, node_id)
     from app.store.journal_postgres import PostgresJournal

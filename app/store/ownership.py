@@ -1,4 +1,4 @@
-"""Named transactions *cancel*, *takeover* and *prune*: runs change hands, are asked to stop, or are forgotten."""
+"""Named transactions *cancel* and *takeover*: runs are asked to stop, or change hands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Select,
     bindparam,
-    delete,
     exists,
     func,
     select,
@@ -21,7 +20,6 @@ from sqlalchemy import (
 from app.models.rows import RunRow
 from app.models.states import (
     BLOCK_TRANSITIONS,
-    RUN_TERMINAL,
     BlockStatus,
     NodeState,
     Outcome,
@@ -31,7 +29,7 @@ from app.models.states import (
 from app.store import sla
 from app.store.nodes import count_holders, is_live
 from app.store.runs import RUN_COLUMNS, run_row
-from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, SLOT, take_seq
+from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, take_seq
 
 
 def cancel(
@@ -296,45 +294,6 @@ def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) ->
         .where(BLOCK.c.pipeline_run_id.in_(run_ids), BLOCK.c.status == BlockStatus.RUNNING)
         .values(status=BlockStatus.QUEUED)
     )
-
-
-def prune(tx: Connection, pipeline_uuid: str, *, keep: int, limit: int = 100) -> list[int]:
-    """Forget the oldest finished runs of a pipeline but the newest `keep`, at most `limit` a call.
-
-    Returns their ids, so that their artifacts can go too. Runs that others point at stay.
-    """
-    newest = (
-        select(RUN.c.id)
-        .where(RUN.c.pipeline_uuid == pipeline_uuid)
-        .order_by(RUN.c.id.desc())
-        .limit(1)
-        .offset(keep - 1)
-    )
-    edge = tx.execute(newest).scalar()
-    if edge is None:
-        return []
-    other, heir, source = RUN.alias(), BLOCK.alias(), BLOCK.alias()
-    named = select(other.c.id).where((other.c.retry_of == RUN.c.id) | (other.c.parent_run_id == RUN.c.id))
-    carried = select(heir.c.id).where(
-        heir.c.carried_from == source.c.id, source.c.pipeline_run_id == RUN.c.id
-    )
-    old = (
-        select(RUN.c.id)
-        .where(
-            RUN.c.pipeline_uuid == pipeline_uuid,
-            RUN.c.id < edge,
-            RUN.c.status.in_(list(RUN_TERMINAL)),
-            ~named.exists(),
-            ~carried.exists(),
-        )
-        .order_by(RUN.c.id)
-        .limit(limit)
-    )
-    ids = list(tx.execute(old).scalars())
-    if ids:
-        tx.execute(delete(SLOT).where(SLOT.c.pipeline_run_id.in_(ids)))
-        tx.execute(delete(RUN).where(RUN.c.id.in_(ids)))
-    return ids
 
 
 def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str, now: datetime) -> bool:

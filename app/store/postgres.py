@@ -47,6 +47,7 @@ class PostgresDatabase:
     """The production database."""
 
     dialect = "postgresql"
+    shared = True
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from app.models.rows import AttemptRow, BlockRow, RunRow
 from app.models.states import RUN_TERMINAL, BlockStatus, Cause, Outcome, RunStatus
 from app.store.db import loads
-from app.store.sql import ATTEMPT, BLOCK, LOG, RUN, VERSION
+from app.store.sql import ATTEMPT, BLOCK, LOG, RUN, VERSION, in_chunks
 
 RUN_NAMES = tuple(field.name for field in fields(RunRow))
 RUN_COLUMNS = tuple(RUN.c[name] for name in RUN_NAMES)
@@ -75,8 +75,46 @@ def page(
 
 def blocks(tx: Connection, run_id: int, attempts: bool = True) -> list[BlockRow]:
     """The block runs of a run in pipeline order, with their attempts if asked for."""
-    rows = tx.execute(select(BLOCK).where(BLOCK.c.pipeline_run_id == run_id).order_by(BLOCK.c.position))
-    tries = _attempts(tx, run_id) if attempts else {}
+    order = (BLOCK.c.position, func.coalesce(BLOCK.c.item_index, -1))
+    rows = tx.execute(select(BLOCK).where(BLOCK.c.pipeline_run_id == run_id).order_by(*order))
+    tries = _attempts(tx, BLOCK.c.pipeline_run_id == run_id) if attempts else {}
+    return [_block_row(row, tuple(tries.get(row.id, ()))) for row in rows]
+
+
+def templates(tx: Connection, run_id: int) -> tuple[list[BlockRow], dict[int, dict[str, int]]]:
+    """The block runs of a run but children, with their attempts, and how many children stand where: id -> status."""
+    query = select(BLOCK).where(BLOCK.c.pipeline_run_id == run_id, BLOCK.c.parent_id.is_(None))
+    rows = tx.execute(query.order_by(BLOCK.c.position)).all()
+    tries = _attempts(tx, BLOCK.c.pipeline_run_id == run_id, BLOCK.c.parent_id.is_(None))
+    counted = (
+        select(BLOCK.c.parent_id, BLOCK.c.status, func.count().label("many"))
+        .where(BLOCK.c.pipeline_run_id == run_id, BLOCK.c.parent_id.is_not(None))
+        .group_by(BLOCK.c.parent_id, BLOCK.c.status)
+    )
+    families: dict[int, dict[str, int]] = {}
+    if any(row.children is not None for row in rows):
+        for parent, status, many in tx.execute(counted):
+            families.setdefault(parent, {})[status] = many
+    return [_block_row(row, tuple(tries.get(row.id, ()))) for row in rows], families
+
+
+def block_page(
+    tx: Connection,
+    run_id: int,
+    *,
+    parent_id: int | None,
+    status: Sequence[str] | None,
+    limit: int,
+    offset: int,
+) -> list[BlockRow]:
+    """Block runs of a run in pipeline order, or children of one in the order of their items, with their attempts."""
+    below = BLOCK.c.parent_id.is_(None) if parent_id is None else BLOCK.c.parent_id == parent_id
+    query = select(BLOCK).where(BLOCK.c.pipeline_run_id == run_id, below)
+    if status:
+        query = query.where(BLOCK.c.status.in_(status))
+    order = BLOCK.c.position if parent_id is None else BLOCK.c.item_index
+    rows = tx.execute(query.order_by(order).limit(limit).offset(offset)).all()
+    tries = _attempts(tx, BLOCK.c.id.in_([row.id for row in rows]))
     return [_block_row(row, tuple(tries.get(row.id, ()))) for row in rows]
 
 
@@ -85,7 +123,7 @@ def block(tx: Connection, block_run_id: int) -> BlockRow | None:
     row = tx.execute(select(BLOCK).where(BLOCK.c.id == block_run_id)).first()
     if row is None:
         return None
-    return _block_row(row, tuple(_attempts(tx, row.pipeline_run_id).get(row.id, ())))
+    return _block_row(row, tuple(_attempts(tx, BLOCK.c.id == row.id).get(row.id, ())))
 
 
 def _block_row(row: Any, attempts: tuple[AttemptRow, ...]) -> BlockRow:
@@ -103,16 +141,20 @@ def _block_row(row: Any, attempts: tuple[AttemptRow, ...]) -> BlockRow:
         outputs=loads(row.outputs) if row.outputs else (),
         error=row.error,
         metrics=row.metrics or {},
+        parent_id=row.parent_id,
+        item_index=row.item_index,
+        children=row.children,
+        carried_from=row.carried_from,
         attempts=attempts,
     )
 
 
-def _attempts(tx: Connection, run_id: int) -> dict[int, list[AttemptRow]]:
+def _attempts(tx: Connection, *of: ColumnElement[bool]) -> dict[int, list[AttemptRow]]:
     columns = [ATTEMPT.c[name] for name in _ATTEMPT_NAMES]
     query = (
         select(ATTEMPT.c.block_run_id, *columns)
         .join(BLOCK, BLOCK.c.id == ATTEMPT.c.block_run_id)
-        .where(BLOCK.c.pipeline_run_id == run_id)
+        .where(*of)
         .order_by(ATTEMPT.c.block_run_id, ATTEMPT.c.attempt)
     )
     found: dict[int, list[AttemptRow]] = {}
@@ -172,12 +214,23 @@ def left_outputs(
     tx: Connection, pipeline_uuid: str, block_uuids: Sequence[str]
 ) -> dict[str, tuple[int, str]]:
     """What blocks of a pipeline left behind in its newest completed run: block uuid -> (block run id, outputs)."""
-    newest = select(func.max(RUN.c.id)).where(
-        RUN.c.pipeline_uuid == pipeline_uuid, RUN.c.status == RunStatus.COMPLETED
-    )
+    completed = (RUN.c.pipeline_uuid == pipeline_uuid, RUN.c.status == RunStatus.COMPLETED)
+    # From the end of the index: a max() beside another condition would look at every run.
+    newest = select(RUN.c.id).where(*completed).order_by(RUN.c.id.desc()).limit(1)
     query = select(BLOCK.c.block_uuid, BLOCK.c.id, BLOCK.c.outputs).where(
         BLOCK.c.pipeline_run_id == newest.scalar_subquery(),
         BLOCK.c.block_uuid.in_(block_uuids),
+        BLOCK.c.status == BlockStatus.COMPLETED,
+    )
+    return {row.block_uuid: (row.id, row.outputs or "[]") for row in tx.execute(query)}
+
+
+def left_by_children(tx: Connection, run_id: int, block_uuid: str) -> dict[str, tuple[int, str]]:
+    """What the completed children of a block left in a run: child uuid -> (block run id, outputs)."""
+    template = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id == run_id, BLOCK.c.block_uuid == block_uuid)
+    query = select(BLOCK.c.block_uuid, BLOCK.c.id, BLOCK.c.outputs).where(
+        BLOCK.c.pipeline_run_id == run_id,
+        BLOCK.c.parent_id == template.scalar_subquery(),
         BLOCK.c.status == BlockStatus.COMPLETED,
     )
     return {row.block_uuid: (row.id, row.outputs or "[]") for row in tx.execute(query)}
@@ -201,3 +254,30 @@ def definitions(tx: Connection, digests: Collection[str]) -> dict[str, str]:
     """Frozen definitions by their hash."""
     query = select(VERSION.c.hash, VERSION.c.definition).where(VERSION.c.hash.in_(digests))
     return {row.hash: row.definition for row in tx.execute(query)}
+
+
+def code_hashes(tx: Connection, block_run_ids: Collection[int]) -> dict[int, set[str]]:
+    """Hashes of the code whose outputs these block runs have: their own, their children's, or what was carried over.
+
+    A block run of which nothing is known any more, or that is in another database, is left out.
+    """
+    found: dict[int, set[str]] = {}
+    asked = {block_id: block_id for block_id in block_run_ids}  # where to look -> for whom
+    while asked:
+        older: dict[int, int] = {}
+        for ids in in_chunks(list(asked)):
+            here = BLOCK.c.id.in_(ids) | BLOCK.c.parent_id.in_(ids)
+            ran = select(BLOCK.c.id, BLOCK.c.parent_id, ATTEMPT.c.code_hash).select_from(BLOCK)
+            ran = ran.join(ATTEMPT, ATTEMPT.c.block_run_id == BLOCK.c.id).where(
+                here,
+                ATTEMPT.c.outcome == Outcome.COMPLETED,
+                ATTEMPT.c.hook.is_(None),
+                ATTEMPT.c.code_hash.is_not(None),
+            )
+            for row in tx.execute(ran):
+                found.setdefault(asked.get(row.id) or asked[row.parent_id], set()).add(row.code_hash)
+            handed = select(BLOCK.c.id, BLOCK.c.parent_id, BLOCK.c.carried_from)
+            for row in tx.execute(handed.where(here, BLOCK.c.carried_from.is_not(None))):
+                older[row.carried_from] = asked.get(row.id) or asked[row.parent_id]
+        asked = older
+    return found

@@ -6,7 +6,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.models import tables
+from app.models import tables, tables_access
 
 
 def table(model: type) -> Table:
@@ -18,7 +18,7 @@ ATTEMPT = table(tables.BlockAttempt)
 BLOCK = table(tables.BlockRun)
 HISTORY = table(tables.LimitHistory)
 ID_BLOCK = table(tables.IdBlock)
-IDEMPOTENCY = table(tables.IdempotencyKey)
+IDEMPOTENCY = table(tables_access.IdempotencyKey)
 JOURNAL = table(tables.NodeJournal)
 LIMIT = table(tables.Limit)
 LOG = table(tables.BlockLog)
@@ -27,7 +27,9 @@ NODE = table(tables.Node)
 REVISION = table(tables.ScheduleRevision)
 RUN = table(tables.PipelineRun)
 SCHEDULE = table(tables.PipelineSchedule)
+SECRET = table(tables_access.Secret)
 SLOT = table(tables.ScheduleSlot)
+TOMBSTONE = table(tables.Tombstone)
 VERSION = table(tables.PipelineVersion)
 
 

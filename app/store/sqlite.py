@@ -56,6 +56,7 @@ class SqliteDatabase:
     """The embedded database."""
 
     dialect = "sqlite"
+    shared = False
 
     def __init__(self, url: str, *, exclusive: bool = True) -> None:
         self.url = url

@@ -14,7 +14,10 @@ from app.models.states import BlockStatus, Outcome, RunStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """An attempt is over and its block run moves to `status` (queued: there will be another attempt)."""
+    """An attempt is over and its block run moves to `status` (queued: there will be another attempt).
+
+    The end of a `hook` leaves the block run as it is: `status`, `outputs`, `metrics` and `wake_at` say nothing then.
+    """
 
     block_run_id: int
     attempt: int
@@ -27,23 +30,53 @@ class Finish:
     metrics: Mapping[str, Any] | None = None
     code_hash: str | None = None
     wake_at: datetime | None = None
+    hook: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """An attempt is about to run: on disk before user code is."""
+    """An attempt is about to run: on disk before user code is.
+
+    With `hook` (`condition:<uuid>`, `callback:<uuid>`) it is not the block's own: the block run only counts it, and
+    it starts also in a run that was asked to stop.
+    """
 
     block_run_id: int
     attempt: int
+    hook: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A block run that is to be made below `parent_id`, for the item `item_index`."""
+
+    id: int
+    parent_id: int
+    block_uuid: str
+    item_index: int
+    position: int
+    max_attempts: int
+    #: the child of an earlier run whose outputs it takes over; it is completed then
+    carried_from: int | None = None
+    outputs: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A block that runs once an item: it waits in `queued` for its `children`, which the same unit makes."""
+
+    block_run_id: int
+    children: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """A block run that ends, or waits in `queued`, without an attempt of its own."""
+    """A block run that ends, or waits in `queued`, without an attempt of its own; a planned one with its `outputs`."""
 
     block_run_id: int
     status: BlockStatus
     reason: str | None = None
+    outputs: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +118,8 @@ class Unit:
     starts: tuple[Start, ...] = ()
     close: Close | None = None
     chunks: tuple[Chunk, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    children: tuple[Child, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ async def test_a_question_waits_until_the_database_is_back(world: World) -> None
                 raise away.pop()
             return await engine.launch(*args, **kwargs)
 
-        requests = Requests(engine.db, engine.catalogue, launch, engine.wait, engine.triggers.named)
+        own = engine.triggers.named, engine.secrets.value, engine.settings.artifacts
+        requests = Requests(engine.db, engine.catalogue, launch, engine.wait, *own)
         run, _ = await world.run(engine, "asked")
         reply = await requests.answer(run, "only:0:1", "trigger_pipeline", {"pipeline_uuid": "asked"})
         assert reply["value"]["pipeline_uuid"] == "asked"

@@ -308,8 +308,8 @@ async def test_a_run_that_is_lost_leaves_no_timer_behind(world: World) -> None:
         runner.stop("cancel")
         await until(lambda: not engine.fleet.active)
         for _ in range(120):
-            runner._log.add("a", 1, 1, LogLine("stdout", "info", "late"))
-        assert runner._log._timer is None
+            runner.writing._log.add("a", 1, 1, LogLine("stdout", "info", "late"))
+        assert runner.writing._log._timer is None
 
 
 # Stopping

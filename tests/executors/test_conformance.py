@@ -102,6 +102,7 @@ async def test_kwargs_hold_variables_and_built_ins(executor: Executor, bench: Be
         },
         datetimes=["execution_date", "interval_end_datetime"],
         attempt=3,
+        tries=3,
     )
     (found,) = values(result)
     assert found["names"] == [

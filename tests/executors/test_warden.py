@@ -106,6 +106,35 @@ async def test_a_killed_warden_takes_its_workers_along_and_is_replaced(bench: Be
         slot.release()
 
 
+async def test_a_block_whose_worker_was_being_started_when_the_warden_died_is_lost_not_failed(
+    bench: Bench,
+) -> None:
+    async with started_pool(bench, warm=0, workers=1) as pool:
+        slot = await pool.acquire(None)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(slot.run(bench.call(SLEEPER), list))
+            while not pool._workers:
+                await asyncio.sleep(0)
+            assert pool.warden_pid is not None
+            os.kill(pool.warden_pid, signal.SIGKILL)
+            result = await running
+        assert result.outcome is Outcome.LOST
+        assert result.error is not None and result.error.type == "WorkerLost"
+        assert values(await slot.run(bench.call("@custom\ndef f():\n    return 1\n"), list)) == [1]
+        slot.release()
+
+
+async def test_a_block_that_finds_no_warden_is_lost_not_failed(bench: Bench) -> None:
+    """A warden that dies before its first word is tried again a second later."""
+    async with started_pool(bench, warm=0, workers=1) as pool:
+        assert pool._warden is not None
+        control, pool._warden._control = pool._warden._control, None
+        result = await bench.run(pool, "@custom\ndef f():\n    return 1\n")
+        assert (result.outcome, result.error and result.error.type) == (Outcome.LOST, "WorkerLost")
+        pool._warden._control = control
+        assert values(await bench.run(pool, "@custom\ndef f():\n    return 1\n")) == [1]
+
+
 async def test_a_stopped_warden_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.executors.wardenlink.BEAT_S", 0.05)
     async with started_pool(bench) as pool:
@@ -130,11 +159,15 @@ async def test_strays_of_dead_nodes_are_swept_at_the_start(bench: Bench) -> None
             process.wait()
 
 
-async def test_sigterm_does_not_end_the_warden(pool: WorkerPool, bench: Bench) -> None:
-    assert pool.warden_pid is not None
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        os.kill(pool.warden_pid, number)
+async def test_no_signal_but_the_one_for_it_ends_the_warden(pool: WorkerPool, bench: Bench) -> None:
+    """A block is its child, and may be careless with `os.kill(os.getppid(), …)`."""
+    warden = pool.warden_pid
+    assert warden is not None
+    ours = {signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV}
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - ours:
+        os.kill(warden, number)
     assert values(await bench.run(pool, "@custom\ndef f():\n    return 1\n")) == [1]
+    assert pool.warden_pid == warden
 
 
 async def test_workers_do_not_inherit_our_settings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

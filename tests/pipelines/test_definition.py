@@ -249,43 +249,50 @@ BAD = {
     ),
     "language": (
         "blocks:\n- {uuid: a, type: custom, language: sql}\n",
-        "blocks in sql are not supported yet",
+        "blocks in sql are not supported; the guide 'What Runwright does not do' says what to use instead",
     ),
-    "callback": ("blocks:\n- {uuid: a, type: callback}\n", "blocks of type callback are not supported yet"),
-    "dbt": ("blocks:\n- {uuid: a, type: dbt, language: yaml}\n", "blocks of type dbt are not supported yet"),
+    "callback": (
+        "blocks:\n- {uuid: a, type: callback}\n",
+        "a callback stands under callbacks:, not under blocks:",
+    ),
+    "dbt": (
+        "blocks:\n- {uuid: a, type: dbt, language: yaml}\n",
+        "blocks of type dbt are not supported; the guide",
+    ),
     "unknown type": (
         "blocks:\n- {uuid: a, type: data_loadr}\n",
         "unknown type 'data_loadr' (did you mean 'data_loader'?)",
     ),
-    "dynamic": (
-        "blocks:\n- uuid: a\n  type: custom\n  configuration:\n    dynamic: true\n",
-        ":5: block 'a': dynamic blocks are not supported yet",
-    ),
-    "replica": (
-        "blocks:\n- {uuid: a, type: custom, replicated_block: b}\n",
-        "replicas are not supported yet",
-    ),
     "legacy callback": (
         "blocks:\n- {uuid: a, type: custom, has_callback: true}\n",
-        "callbacks are not supported yet",
+        "block 'a' has a callback, but there is no file callbacks/a_callback.py",
     ),
     "trigger rule": (
-        "blocks:\n- {uuid: a, type: custom, trigger_rule: all_done}\n",
-        "trigger rules are not supported",
+        "blocks:\n- {uuid: a, type: custom, trigger_rule: all_donne}\n",
+        "trigger_rule must be one of all_success, all_done",
     ),
     "callbacks": (
         "callbacks:\n- {uuid: tell, type: callback}\n",
-        ":1: callbacks are not supported yet: tell",
+        ":2: block 'tell': there is no file callbacks/tell.py",
     ),
     "conditionals": (
-        "conditionals:\n- {uuid: c1}\n- {uuid: c2}\n",
-        "conditionals are not supported yet: c1, c2",
+        "conditionals:\n- {uuid: c1, type: callback}\n",
+        "block 'c1' under conditionals has the type 'callback'; it must be conditional",
+    ),
+    "global data product": (
+        "blocks:\n- {uuid: a, type: global_data_product}\n",
+        "blocks of type global_data_product are not supported; the guide",
+    ),
+    "integration": ("type: integration\n", "pipelines of type integration are not supported; the guide"),
+    "jitter": (
+        "retry_config:\n  jitter: 1.5\n",
+        ":2: retry_config.jitter must be true, false, or a number between 0 and 1, not 1.5",
     ),
     "extension": (
         "extensions:\n  great_expectations:\n    blocks: [{uuid: a}]\n",
-        ":3: blocks of the extension 'great_expectations' are not supported yet",
+        ":3: blocks of the extension 'great_expectations' are not supported; the guide",
     ),
-    "streaming": ("type: streaming\n", "pipelines of type streaming are not supported yet"),
+    "streaming": ("type: streaming\n", "pipelines of type streaming are not supported; the guide"),
     "unknown pipeline type": ("type: pyton\n", "unknown pipeline type 'pyton' (did you mean 'python'?)"),
     "retries": (
         "blocks:\n- uuid: a\n  type: custom\n  retry_config:\n    retries: x\n",

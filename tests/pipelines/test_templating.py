@@ -39,6 +39,8 @@ def fault(source: str) -> str:
         ("{% if env_var('TOKEN') == 'abc' %}a{% else %}b{% endif %}", "a"),
         ("{# a note #}a: {{ 'x' ~ 1 }}", "a: x1"),
         ("a: {{ 60 * 60 }}", "a: 3600"),
+        ("a: {{ mage_secret_var('pw') }}", "a: <<secret pw>>"),
+        ("a: {{ json_value(mage_secret_var('db'), 'user') }}", "a: <<secret db user>>"),
     ],
 )
 def test_what_a_template_may_do(source: str, text: str) -> None:
@@ -51,9 +53,11 @@ def test_what_a_template_may_do(source: str, text: str) -> None:
         ("a: 1\nb: {{ nonsense }}", "metadata.yaml:2: template: 'nonsense' is undefined"),
         ("a: {{ env_var( }}", "metadata.yaml:1: not a valid template"),
         (
-            "a: 1\n\nb: {{ mage_secret_var('x') }}",
-            "metadata.yaml:3: template: mage_secret_var() is not supported yet",
+            "a: 1\n\nb: {{ aws_secret_var('x') }}",
+            "metadata.yaml:3: template: aws_secret_var() is not supported; use env_var() or mage_secret_var()",
         ),
+        ("{{ mage_secret_var('a b') }}", "'a b' is not the name of a secret"),
+        ("{{ json_value(mage_secret_var('a'), 'x>>') }}", "may not hold"),
         ("{{ ''.__class__.__mro__ }}", "'getattr' is not allowed"),
         ("{{ env_var['__globals__'] }}", "is unsafe"),
         ("{{ ''['__class__'] }}", "is unsafe"),

@@ -16,7 +16,7 @@ def test_a_clean_project_has_no_findings(project) -> None:
 
 
 def test_everything_that_is_wrong_is_found_at_once(project) -> None:
-    project.write("metadata.yaml", "a: \"{{ env_var('NONE') }}\"\n")
+    project.write("metadata.yaml", "description: \"{{ env_var('NONE') }}\"\n")
     project.write("custom/a.py", "def f(:\n    pass\n")
     project.write("custom/odd.py", "x = '\\d'\n")
     project.pipeline("blocks:\n- {uuid: a, type: custom, executor_type: k8s}\n- {uuid: odd, type: custom}\n")
@@ -30,6 +30,14 @@ def test_everything_that_is_wrong_is_found_at_once(project) -> None:
         ("error", "pipelines/etl/triggers.yaml:2"),
         ("warning", "metadata.yaml"),
         ("warning", "pipelines/etl/metadata.yaml:2"),
+    ]
+
+
+def test_files_that_nothing_reads_are_named(project) -> None:
+    project.write("global_hooks.yaml", "resources: {}\n")
+    assert [str(finding) for finding in findings(project.catalogue())] == [
+        "global_hooks.yaml: global hooks are not supported;"
+        " the guide 'What Runwright does not do' says what to use instead"
     ]
 
 

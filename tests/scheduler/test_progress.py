@@ -61,7 +61,7 @@ def test_made_ready_finds_each_block_exactly_once(pipeline: Pipeline, data: st.D
     while running:
         uuid = running.pop(data.draw(st.integers(0, len(running) - 1)))
         statuses[uuid] = B.COMPLETED
-        new = progress.made_ready(pipeline, statuses, uuid)
+        new = progress.made_ready(pipeline, statuses, [uuid])
         running += new
         started += new
     assert sorted(started) == sorted(pipeline.by_uuid)
@@ -82,6 +82,20 @@ def test_a_failure_is_tried_again_within_the_budget() -> None:
 def test_a_loss_is_not_charged() -> None:
     assert judge(Outcome.LOST, lost=1) == progress.Judgement(B.QUEUED, reason="worker lost")
     assert judge(Outcome.LOST, lost=progress.MAX_LOST).status is B.FAILED
+
+
+def test_who_was_lost_together_again_and_again_comes_back_apart() -> None:
+    """A block that kills the warden takes its neighbours along; they must not run out of their budget with it."""
+    block = Block("b", BlockType.CUSTOM, "b.py")
+    for lost in range(2, progress.MAX_LOST):
+        times = {
+            progress.judge(
+                block, BlockResult(Outcome.LOST), charged=0, lost=lost, started_at=NOW, now=NOW, seed=seed
+            ).wake_at
+            for seed in range(10)
+        }
+        assert len(times) == 10
+        assert all(at is not None and NOW < at <= NOW + timedelta(seconds=8) for at in times)
 
 
 def test_a_cancelled_attempt_is_not_tried_again() -> None:

@@ -1,9 +1,11 @@
 """`make soak`: real services, real faults, and everything checked. `python -m tests.soak [scenario …]`, all by default.
 
     kills      one service on SQLite (SOAK_DATABASE=postgres: on Postgres), killed 100 times at random moments
+    fanout     one service as in kills, killed 50 times in the middle of children, conditions and callbacks
     replicas   three replicas on Postgres, one of them killed every 5 s while 2,000 runs come in
     lease      the same at the lease that is the default, with a kill every 30 s
-    frozen     a replica stands still for longer than its lease, then goes on, 10 times
+    hands      workers and wardens of three replicas are killed 120 times
+    frozen     a replica stands still for longer than its lease, then goes on, 20 times
     ticks      eight processes race for 1,000 slots
     limit      16 clients of three replicas start 1,000 runs of which three may run at once
     outage     Postgres restarted 20 times as after a crash, and 200 answers to commits lost
@@ -23,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.postgres import Server, serving
+from tests.soak.fanout import Fanout
 from tests.soak.frozen import Freezes
+from tests.soak.hands import Hands
 from tests.soak.limit import Limit
 from tests.soak.outage import Outage, wired
 from tests.soak.replicas import Kills
@@ -72,6 +76,16 @@ def kills(to: Setting) -> list[str]:
     ).run()
 
 
+def fanout(to: Setting) -> list[str]:
+    on_postgres = os.environ.get("SOAK_DATABASE") == "postgres"
+    soak = Fanout(to.folder, to.many(50, 3), to.seed, to.database() if on_postgres else "")
+    found = soak.run()
+    say(f"{soak.met} of {soak.kills} kills met a running block, in {len(soak.runs)} runs")
+    for what in found:
+        say(f"!! {what}")
+    return found
+
+
 def replicas(to: Setting) -> list[str]:
     return Kills(to.stage(), kills=to.many(24, 2), every_s=5, runs=to.many(2000, 50)).run()
 
@@ -80,8 +94,12 @@ def lease(to: Setting) -> list[str]:
     return Kills(to.stage(lease_s=20), kills=to.many(4, 2), every_s=30, runs=to.many(800, 50)).run()
 
 
+def hands(to: Setting) -> list[str]:
+    return Hands(to.stage(), kills=to.many(120, 10)).run()
+
+
 def frozen(to: Setting) -> list[str]:
-    return Freezes(to.stage(), times=to.many(10)).run()
+    return Freezes(to.stage(), times=to.many(20)).run()
 
 
 def ticks(to: Setting) -> list[str]:
@@ -108,7 +126,8 @@ def outage(to: Setting) -> list[str]:
 
 
 SCENARIOS: dict[str, Callable[[Setting], list[str]]] = {
-    scenario.__name__: scenario for scenario in (kills, replicas, lease, frozen, ticks, limit, outage)
+    scenario.__name__: scenario
+    for scenario in (kills, fanout, replicas, lease, hands, frozen, ticks, limit, outage)
 }
 
 

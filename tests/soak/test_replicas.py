@@ -7,6 +7,7 @@ import pytest
 
 from tests.postgres import serving
 from tests.soak.frozen import Freezes
+from tests.soak.hands import Hands
 from tests.soak.limit import CAP, Limit
 from tests.soak.outage import Outage, wired
 from tests.soak.replicas import Kills
@@ -33,6 +34,12 @@ def test_killed_replicas_lose_no_run_and_run_no_block_twice_at_once(make_stage: 
 def test_a_frozen_replica_changes_nothing_when_it_thaws(make_stage: MakeStage) -> None:
     freezes = Freezes(make_stage(replicas=2, lease_s=5), times=1, per_s=4)
     assert freezes.run() == []
+
+
+def test_killed_workers_and_wardens_cost_tries_and_no_run(make_stage: MakeStage) -> None:
+    hands = Hands(make_stage(replicas=1), kills=5, per_s=6)
+    assert hands.run() == []
+    assert (hands.workers, hands.wardens) == (4, 1)
 
 
 def test_three_at_once_are_three_on_all_nodes_together(make_stage: MakeStage) -> None:

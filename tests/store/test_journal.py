@@ -133,6 +133,37 @@ async def test_a_retry_waits_in_the_queue_and_starts_again(bench: Bench) -> None
     assert (row.status, row.attempt, row.wake_at) == (BlockStatus.RUNNING, 2, None)
 
 
+async def test_a_block_that_started_before_the_clock_was_set_back_is_not_over_before_it_began(
+    bench: Bench,
+) -> None:
+    run, new = await bench.running(chain(1))
+    block, later = new.blocks[0].id, clock.now() + timedelta(hours=1)
+    failed = Finish(block_run_id=block, attempt=1, outcome=Outcome.LOST, status=BlockStatus.QUEUED)
+    await bench.flush(Unit(run_id=run.id, epoch=1, finishes=(failed,)))
+    started = BLOCK.update().where(BLOCK.c.id == block).values(started_at=later)
+    await bench.db.write(lambda tx: tx.execute(started) and None)
+    settled = Settle(block_run_id=block, status=BlockStatus.CANCELLED, reason="cancelled")
+    assert await bench.flush(Unit(run_id=run.id, epoch=1, settles=(settled,))) == [Verdict()]
+    (row,) = await bench.db.read(runs.blocks, run.id)
+    assert row.completed_at == later
+
+
+async def test_a_run_that_timed_out_by_a_clock_that_is_fast_ends_at_its_deadline_not_before(
+    bench: Bench,
+) -> None:
+    run, new = await bench.running(chain(1))
+    deadline = clock.now() + timedelta(minutes=1)
+    due = RUN.update().where(RUN.c.id == run.id).values(deadline_at=deadline)
+    await bench.db.write(lambda tx: tx.execute(due) and None)
+    ended = Finish(
+        block_run_id=new.blocks[0].id, attempt=1, outcome=Outcome.CANCELLED, status=BlockStatus.CANCELLED
+    )
+    close = Close(status=RunStatus.FAILED, reason="timeout")
+    await bench.flush(Unit(run_id=run.id, epoch=1, finishes=(ended,), close=close))
+    found = await bench.db.read(runs.get, run.id)
+    assert found is not None and found.completed_at == deadline
+
+
 async def test_settles_waits_and_log_lines_are_written(bench: Bench) -> None:
     run, new = await bench.running()
     a, b = new.blocks

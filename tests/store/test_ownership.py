@@ -1,4 +1,4 @@
-"""Named transactions cancel, takeover, hand-over, prune and abort, on both databases."""
+"""Named transactions cancel, takeover, hand-over and abort, on both databases."""
 
 import asyncio
 from datetime import timedelta
@@ -102,16 +102,3 @@ async def test_an_aborted_run_leaves_nothing_open(bench: Bench) -> None:
     assert not await bench.db.write(
         ownership.abort, run.id, bench.me, 1, reason="internal_error", now=clock.now()
     )
-
-
-async def test_prune_keeps_the_newest_and_the_living(bench: Bench) -> None:
-    finished = []
-    for _ in range(4):
-        run, new = await bench.running(chain(1))
-        await finish(bench, run.id, new.blocks[0].id)
-        finished.append(run.id)
-    live, _ = await bench.running(chain(1))
-    gone = await bench.db.write(ownership.prune, "etl", keep=3)
-    assert gone == finished[:2]
-    assert await bench.db.read(runs.get, live.id) is not None
-    assert await bench.db.read(runs.blocks, finished[0]) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import calling, faults, logs, outputs
+from . import calling, faults, hooks, logs, outputs, packs
 from .loading import BlockFile, Loaded
 
 TYPE_CHECKING = False
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def run(call: dict[str, Any], stdout: Any) -> dict[str, Any]:
-    """Run the attempt; its result as a mapping. Raises nothing but what a signal handler raises."""
-    file = None
+def run(call: dict[str, Any], stdout: Any, file: Any = None) -> dict[str, Any]:
+    """Run the attempt; its result as a mapping. Raises nothing but what a signal handler raises.
+
+    `file` is what a test runs instead of the block's own file.
+    """
     try:
-        file = BlockFile(call["project"], call["file"])
+        file = file or BlockFile(call["project"], call["file"])
         inputs = [(uuid, outputs.open_input(refs, call["artifacts"], uuid)) for uuid, refs in call["inputs"]]
         result = _run_block(call, file, inputs, stdout)
     except faults.Terminated:
@@ -43,14 +45,23 @@ def _run_block(
     loaded = Loaded(file, call["block"], call["type"], inputs)
     try:
         values = [value for _uuid, value in inputs]
+        call["kwargs"].update(packs.kwargs_of(packs.metas_of(call["inputs"], call["artifacts"])))
         kwargs = keywords(call, lambda level, line: stdout.write(logs.MARK + level + line + "\n"))
+        if call.get("hook"):
+            return hooks.run(loaded, call["hook"], inputs, kwargs)
         run_preprocessers(loaded, values, kwargs)
         returned = _in_this_process(lambda: invoke(loaded, values, kwargs))
         if call["type"] == "sensor":
             return {"outcome": "completed", "outputs": [], "value_false": not returned}
+        if call["dynamic"]:
+            loaded.unregister()
+            refs = [packs.store(returned, call["artifact_dir"], call["artifacts"])]
+            run_tests(loaded, calling.as_outputs(returned), kwargs)
+            return {"outcome": "completed", "outputs": refs}
         results = calling.as_outputs(returned)
         loaded.unregister()
-        refs = outputs.store_all(results, call["artifact_dir"], call["artifacts"])
+        limit = outputs.INLINE_LIMIT if call["item"] is None else outputs.INLINE_LIMIT_OF_MANY
+        refs = outputs.store_all(results, call["artifact_dir"], call["artifacts"], limit)
         run_tests(loaded, results, kwargs)
         return {"outcome": "completed", "outputs": refs}
     finally:
@@ -73,7 +84,11 @@ def keywords(call: Mapping[str, Any], write: Any) -> dict[str, Any]:
     kwargs = dict(call["kwargs"])
     for name in call["datetimes"]:
         kwargs[name] = moment(kwargs.get(name))
-    kwargs.setdefault("retry", {"attempts": call["attempt"]})
+    if "__secrets__" in kwargs:
+        from . import lookup  # not for every worker: it needs regular expressions
+
+        lookup.fill_in(kwargs)
+    kwargs.setdefault("retry", {"attempts": call["tries"]})
     kwargs.update(
         configuration=call["configuration"],
         context={},
@@ -82,6 +97,8 @@ def keywords(call: Mapping[str, Any], write: Any) -> dict[str, Any]:
         repo_path=call["project"],
         logger=logs.make_logger(call["block"], write),
     )
+    if call["item"] is not None:
+        kwargs["dynamic_block_index"] = call["item"]
     return kwargs
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FUNCTION = type(lambda: None)
+_GENERATOR = type(_ for _ in ())
 _VARARGS, _VARKEYWORDS, _COROUTINE = 0x04, 0x08, 0x80
 
 
@@ -76,6 +77,8 @@ def as_outputs(value: Any) -> list[Any]:
     """A return value as the outputs of the block: None is none, a tuple or a list is one each (Mage)."""
     if value is None:
         return []
+    if type(value) is _GENERATOR:  # what it yields are the parts of one output
+        return [list(value)]
     if type(value) in (tuple, list):
         return list(value)
     return [value]

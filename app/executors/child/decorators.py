@@ -35,6 +35,9 @@ NAMES = (
 )
 
 
+CALLBACK_STATUSES = ("success", "failure", "cancelled")
+
+
 class Recorder:
     """Notes the decorated functions of one executed file, in the order of their definition."""
 
@@ -53,7 +56,22 @@ class Recorder:
                 return args[0]
             return decorate
 
+        chosen = self._callback if name == "callback" else decorate
         decorate.__name__ = decorate.__qualname__ = name
+        return chosen
+
+    def _callback(self, status: Any = "success") -> Any:
+        """`@callback`, `@callback('success')`, `'failure'` or `'cancelled'`; any other status raises, as in Mage."""
+        if callable(status):
+            return self._callback("success")(status)
+        if status not in CALLBACK_STATUSES:
+            told = ", ".join(CALLBACK_STATUSES)
+            raise ValueError("@callback(%r): the status must be one of %s" % (status, told))
+
+        def decorate(function: Any) -> Any:
+            self.found.setdefault("callback", []).append((status, function))
+            return function
+
         return decorate
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any
 
+#: what a hook's file finds set besides
+HOOKS = ("condition", "callback", "on_success", "on_failure")
 #: compiled files by path; the hash says whether the entry still holds
 _compiled: dict[str, tuple[str, CodeType]] = {}
 
@@ -66,7 +68,8 @@ class Loaded:
         self.recorder = Recorder(self.namespace)
         self._preset = _preset(inputs)
         self.namespace.update(self._preset)
-        for name in (kind, "test", "preprocesser"):
+        names = (kind, "test", "preprocesser")
+        for name in names + (HOOKS if kind in HOOKS else ()):
             self.namespace[name] = self.recorder.decorator(name)
         self._execute(file.compile())
 

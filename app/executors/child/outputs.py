@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INLINE_LIMIT = 64 * 1024
 #: more outputs than this are kept as one value that is spread out again when it is read
 SPREAD_ABOVE = 64
+#: the same for a block that is one of many: the service holds all their references at once
+INLINE_LIMIT_OF_MANY = 2 * 1024
 _DEPTH = 64
 _NAMES_SHOWN = 50
 _ROWS_SHOWN = 5
@@ -31,9 +33,11 @@ class _Inexact(Exception):
     pass
 
 
-def store_all(values: list[Any], directory: str, root: str) -> list[dict[str, Any]]:
-    """Store the outputs of a block in order; their references."""
-    return _each(values, lambda value, index: store(value, index, directory, root))
+def store_all(
+    values: list[Any], directory: str, root: str, limit: int = INLINE_LIMIT
+) -> list[dict[str, Any]]:
+    """Store the outputs of a block in order; their references. JSON of up to `limit` bytes stays in them."""
+    return _each(values, lambda value, index: store(value, index, directory, root, limit))
 
 
 def store_inline(values: list[Any]) -> list[dict[str, Any]]:
@@ -63,14 +67,14 @@ def json_ref(value: Any) -> dict[str, Any] | None:
     return {"kind": "json", "value": _copy(value, text), "type": type_name(value), "size": len(text)}
 
 
-def store(value: Any, index: int, directory: str, root: str) -> dict[str, Any]:
+def store(value: Any, index: int, directory: str, root: str, limit: int = INLINE_LIMIT) -> dict[str, Any]:
     """Store one output under `root/directory`; the reference to it (`OutputRef`)."""
     inline = json_ref(value)
-    if inline is not None:
+    if inline is not None and inline["size"] <= limit:
         return inline
     folder = os.path.join(root, directory)
     try:
-        _make_folder(folder, root)
+        make_folder(folder, root)
         ref = _store_frame(value, index, folder) or _store_pickle(value, index, folder)
     except OSError as error:
         told = (index, type_name(value), root, error.strerror or error)
@@ -95,6 +99,16 @@ def open_input(refs: list[dict[str, Any]], root: str, uuid: str) -> Any:
     if not values:
         return None
     return values[0] if len(values) == 1 else values
+
+
+def is_plain(refs: Any) -> bool:
+    """Whether references hold their values themselves."""
+    return all(
+        ref["kind"] == "json"
+        or (ref["kind"] == "items" and "values" in ref)
+        or (ref["kind"] == "list" and all(is_plain(part) for part in ref["refs"]))
+        for ref in refs
+    )
 
 
 def as_json(value: Any) -> bytes | None:
@@ -152,12 +166,32 @@ def _plain(text: str) -> bool:
     return True
 
 
+def pickled(value: Any, index: int) -> bytes:
+    """A value as bytes, by pickle or by cloudpickle; OutputNotStorable when neither takes it."""
+    import io
+    import pickle
+
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception as first:  # a value's own code may raise anything while it is pickled
+        try:
+            import cloudpickle
+        except ImportError:
+            raise _not_storable(value, index, first) from first
+        stream = io.BytesIO()
+        try:
+            cloudpickle.dump(value, stream, protocol=5)
+        except Exception as error:  # as above
+            raise _not_storable(value, index, error) from error
+        return stream.getvalue()
+
+
 def _store_pickle(value: Any, index: int, folder: str) -> dict[str, Any]:
     import pickle
 
     name = "output_%d.pkl" % index
     try:
-        size = _write(folder, name, lambda stream: pickle.dump(value, stream, protocol=5))
+        size = write_file(folder, name, lambda stream: pickle.dump(value, stream, protocol=5))
     except OSError:
         raise
     except Exception as first:  # a value's own code may raise anything while it is pickled
@@ -172,7 +206,7 @@ def _store_cloudpickle(value: Any, index: int, folder: str, name: str, first: Ex
     except ImportError:
         raise _not_storable(value, index, first) from first
     try:
-        return _write(folder, name, lambda stream: cloudpickle.dump(value, stream, protocol=5))
+        return write_file(folder, name, lambda stream: cloudpickle.dump(value, stream, protocol=5))
     except OSError:
         raise
     except Exception as error:  # as above
@@ -189,14 +223,14 @@ def _not_storable(value: Any, index: int, error: Exception) -> faults.OutputNotS
 
 def _store_frame(value: Any, index: int, folder: str) -> dict[str, Any] | None:
     """A data frame as Parquet; None if it is none, or would not come back exactly."""
-    library = _frame_library(value)
+    library = frame_library(value)
     if library is None:
         return None
     from . import parquet
 
     name = "output_%d.parquet" % index
     try:
-        size = _write(folder, name, lambda stream: parquet.write(value, library, stream))
+        size = write_file(folder, name, lambda stream: parquet.write(value, library, stream))
         path = os.path.join(folder, name)
         if parquet.same(value, parquet.read(path, library), library):
             return {"kind": "parquet", "path": name, "size": size, "frame": library}
@@ -209,7 +243,8 @@ def _store_frame(value: Any, index: int, folder: str) -> dict[str, Any] | None:
     return None
 
 
-def _frame_library(value: Any) -> str | None:
+def frame_library(value: Any) -> str | None:
+    """Whose data frame a value is; None for what is none."""
     for library in ("pandas", "polars"):
         module = sys.modules.get(library)
         if module is not None and type(value) is getattr(module, "DataFrame", None):
@@ -217,7 +252,7 @@ def _frame_library(value: Any) -> str | None:
     return None
 
 
-def _write(folder: str, name: str, dump: Callable[[Any], Any]) -> int:
+def write_file(folder: str, name: str, dump: Callable[[Any], Any]) -> int:
     """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
     temporary = os.path.join(folder, ".%s.%d.tmp" % (name, os.getpid()))
     try:
@@ -235,7 +270,8 @@ def _write(folder: str, name: str, dump: Callable[[Any], Any]) -> int:
     return size
 
 
-def _make_folder(folder: str, root: str) -> None:
+def make_folder(folder: str, root: str) -> None:
+    """Make a folder below `root`, on disk when this returns."""
     missing = []
     while not os.path.isdir(folder):
         missing.append(folder)
@@ -259,7 +295,11 @@ def _sync_folder(folder: str) -> None:
 def _open(ref: dict[str, Any], root: str, uuid: str) -> Any:
     if ref["kind"] == "json":
         return ref["value"]
-    path = os.path.join(root, *ref["path"].split("/"))
+    if ref["kind"] == "list":  # what all children of a dynamic block left, in order
+        return [open_input(refs, root, uuid) for refs in ref["refs"]]
+    if ref["kind"] in ("item", "items"):
+        return _open_items(ref, root, uuid)
+    path = os.path.join(root, ref["path"])
     try:
         if ref["kind"] == "parquet":
             from . import parquet
@@ -272,6 +312,16 @@ def _open(ref: dict[str, Any], root: str, uuid: str) -> Any:
     except Exception as error:  # unpickling runs the value's own code, which may raise anything
         told = "%s: %s" % (type(error).__name__, error)
         raise faults.InputMissing("the output of block '%s' cannot be opened: %s" % (uuid, told)) from error
+
+
+def _open_items(ref: dict[str, Any], root: str, uuid: str) -> Any:
+    from . import packs
+
+    try:
+        return packs.open_item(ref, root)[0] if ref["kind"] == "item" else packs.open_all(ref, root)
+    except Exception as error:  # unpickling runs the value's own code, which may raise anything
+        told = "%s: %s" % (type(error).__name__, error)
+        raise faults.InputMissing("an item of block '%s' cannot be opened: %s" % (uuid, told)) from error
 
 
 def type_name(value: Any) -> str:
@@ -287,7 +337,7 @@ def type_name(value: Any) -> str:
 
 def _shape(value: Any) -> dict[str, Any]:
     """Rows and columns of a data frame, for whoever only wants to show it."""
-    if _frame_library(value) is None:
+    if frame_library(value) is None:
         return {}
     names = [faults.safe(str(name)) for name in list(value.columns)[:_NAMES_SHOWN]]
     types = [str(kind) for kind in list(value.dtypes)[:_NAMES_SHOWN]]
@@ -303,5 +353,5 @@ def _shape(value: Any) -> dict[str, Any]:
 def _head(frame: Any, width: int) -> list[list[str]]:
     """The first rows as short texts: a frame is never opened again only to be looked at."""
     first = frame.head(_ROWS_SHOWN)
-    rows = first.rows() if _frame_library(frame) == "polars" else first.itertuples(index=False, name=None)
+    rows = first.rows() if frame_library(frame) == "polars" else first.itertuples(index=False, name=None)
     return [[faults.safe(str(cell))[:_CELL_SHOWN] for cell in row[:width]] for row in rows]

@@ -114,7 +114,7 @@ def serve(fd: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     project.extend_path(os.getcwd())
-    shim.install()
+    shim.install(os.getcwd())
     try:
         Worker(fd).serve()
     except (OSError, frames.BrokenFrame) as error:

@@ -1,0 +1,7 @@
+if 'condition' not in globals():
+    from mage_ai.data_preparation.decorators import condition
+
+
+@condition
+def evaluate_condition(*args, **kwargs) -> bool:
+    raise LookupError("no calendar")
