@@ -57,6 +57,8 @@ class Ticker:
         self._alone = asyncio.Lock()
         #: triggers that were set aside, as they were then
         self._aside: dict[int, ScheduleRow] = {}
+        #: what this round sets aside: written together, and after what it decides
+        self._faults: list[tuple[ScheduleRow, str]] = []
         self._searched: datetime | None = None
         #: when the tick last ended, for `/health`
         self.ticked_at: datetime | None = None
@@ -78,6 +80,7 @@ class Ticker:
         due = await self._db.read(slots.due, now=now, limit=BATCH)
         decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
         written = [await self._write(part) for part in _parts(decisions)]
+        await self._write_faults()
         if any(written):
             self._intake.has_news()
         catching_up = any(d.plan.next_fire_at == now for d in decisions)
@@ -97,7 +100,7 @@ class Ticker:
                 return any([await self._write(part) for part in (decisions[:half], decisions[half:])])
             schedule = decisions[0].schedule
             log.exception("trigger %d ('%s'): its slot cannot be written", schedule.id, schedule.name)
-            await self._set_aside(schedule, f"its slot could not be written: {type(error).__name__}")
+            self._set_aside(schedule, f"its slot could not be written: {type(error).__name__}")
             return False
 
     async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
@@ -110,12 +113,12 @@ class Ticker:
             planned = plan(schedule, table, now=now, recent=await self._recent(schedule, table))
             return await self._with_runs(schedule, planned, now) if planned.fires else _of(schedule, planned)
         except (InvalidInput, PipelineNotFound) as error:
-            await self._set_aside(schedule, error.detail)
+            self._set_aside(schedule, error.detail)
         except StoreUnavailable:
             raise
         except Exception as error:  # belongs to one trigger; the tick is for all of them
             log.exception("trigger %d ('%s') cannot be decided", schedule.id, schedule.name)
-            await self._set_aside(schedule, f"its slot could not be decided: {type(error).__name__}")
+            self._set_aside(schedule, f"its slot could not be decided: {type(error).__name__}")
         return None
 
     def judge(self, schedule: ScheduleRow) -> Timetable:
@@ -161,12 +164,27 @@ class Ticker:
         )
         return new
 
-    async def _set_aside(self, schedule: ScheduleRow, reason: str) -> None:
+    def _set_aside(self, schedule: ScheduleRow, reason: str) -> None:
         if schedule.error != reason or schedule.unreadable:
             log.warning("trigger %d ('%s') is quarantined: %s", schedule.id, schedule.name, reason)
-        await self._db.write(slots.quarantine, schedule, reason, now=clock.now())
+        self._faults.append((schedule, reason))
         if len(self._aside) < WATCHED or schedule.id in self._aside:
             self._aside[schedule.id] = _as_watched(schedule)
+
+    async def _write_faults(self) -> None:
+        """Write what was set aside: a transaction for all, since two thousand of them would hold up the others."""
+        faults, self._faults = self._faults, []
+        if not faults:
+            return
+        try:
+            await self._db.write(slots.quarantine, faults, now=clock.now())
+        except StoreUnavailable:
+            raise
+        except Exception:  # belongs to one trigger, whose fault is no text that the database takes
+            log.exception("triggers cannot be set aside together; each by itself")
+            for schedule, _fault in faults:
+                one = [(schedule, "it cannot be scheduled, nor its fault be written down")]
+                await self._db.write(slots.quarantine, one, now=clock.now())
 
     async def _mended(self, schedule: ScheduleRow) -> None:
         """Take up a trigger again that was set aside; what was due meanwhile is on record as missed."""
@@ -192,6 +210,7 @@ class Ticker:
             self._searched = now
             for row in await self._db.read(slots.never_seen, limit=BATCH):
                 await self._decision(replace(row, error="never looked at"), now)
+        await self._write_faults()
 
 
 def judge(schedule: ScheduleRow, catalogue: Catalogue) -> Timetable:

@@ -81,13 +81,16 @@ _ADVANCE: Final = (
 )
 
 
-def quarantine(tx: Connection, schedule: ScheduleRow, error: str, *, now: datetime) -> None:
-    """Set a trigger aside: it is shown with its error and does not fire. In a minute it is looked at again."""
-    tx.execute(
-        update(SCHEDULE)
-        .where(SCHEDULE.c.id == schedule.id, SCHEDULE.c.revision == schedule.revision)
-        .values(error=error, next_fire_at=now + LOOK_AGAIN)
-    )
+def quarantine(tx: Connection, faults: Sequence[tuple[ScheduleRow, str]], *, now: datetime) -> None:
+    """Set triggers aside, each with its fault: shown with it they do not fire, and are looked at again in a minute."""
+    rows = [{"of": row.id, "seen": row.revision, "fault": fault} for row, fault in faults]
+    if rows:
+        tx.execute(_SET_ASIDE.values(error=bindparam("fault"), next_fire_at=now + LOOK_AGAIN), rows)
+
+
+_SET_ASIDE = update(SCHEDULE).where(
+    SCHEDULE.c.id == bindparam("of"), SCHEDULE.c.revision == bindparam("seen")
+)
 
 
 def look_again(tx: Connection, *, now: datetime) -> None:

@@ -198,3 +198,17 @@ def _forget_by_hand(tx: Tx) -> None:
     """Rows that no revision stands behind are nothing that the checker could compute again."""
     tx.execute(REVISION.delete().where(REVISION.c.schedule_id >= 10_000))
     tx.execute(SCHEDULE.delete().where(SCHEDULE.c.id >= 10_000))
+
+
+async def test_a_fault_that_no_database_takes_hurts_no_other(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        rows = [_written(5001), _written(5002)]
+        await engine.db.write(lambda tx: tx.execute(SCHEDULE.insert(), rows))
+        found = await engine.db.read(schedules.page, limit=10)
+        tick = engine.passes._ticker
+        tick._set_aside(found[0], "a fault with \ud800 in it")
+        tick._set_aside(found[1], "a plain fault")
+        await tick._write_faults()
+        assert all(row.error for row in await engine.db.read(schedules.page, limit=10))
+        await engine.db.write(_forget_by_hand)

@@ -150,7 +150,7 @@ async def test_names_are_unique_within_a_pipeline(bench: Bench) -> None:
 
 async def test_a_quarantined_trigger_is_looked_at_again_a_minute_later(bench: Bench) -> None:
     row = await trigger(bench)
-    await bench.db.write(slots.quarantine, row, "why", now=AT)
+    await bench.db.write(slots.quarantine, [(row, "why")], now=AT)
     assert await bench.db.read(slots.next_due) is None
     assert await bench.db.read(slots.due, now=AT + timedelta(seconds=59), limit=10) == []
     assert len(await bench.db.read(slots.due, now=AT + timedelta(seconds=60), limit=10)) == 1
