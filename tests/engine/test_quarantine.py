@@ -207,7 +207,7 @@ async def test_a_fault_that_no_database_takes_hurts_no_other(world: World) -> No
         await engine.db.write(lambda tx: tx.execute(SCHEDULE.insert(), rows))
         found = await engine.db.read(schedules.page, limit=10)
         tick = engine.passes._ticker
-        tick._set_aside(found[0], "a fault with \ud800 in it")
+        tick._set_aside(found[0], "a fault with \0 in it")
         tick._set_aside(found[1], "a plain fault")
         await tick._write_faults()
         assert all(row.error for row in await engine.db.read(schedules.page, limit=10))
