@@ -455,7 +455,7 @@ async def test_a_trigger_that_was_quarantined_is_mended_by_an_edit(world: World)
     world.pipeline("etl", {"a": []})
     async with world.serving() as engine:
         row = await make(engine)
-        await engine.db.write(slots.quarantine, row, "no interval", now=clock.now())
+        await engine.db.write(slots.quarantine, [(row, "no interval")], now=clock.now())
         await engine.triggers.update(row.id, {"schedule_interval": "@daily"})
         mended = await look(engine, row.id)
         assert mended.error is None and mended.next_fire_at is not None
