@@ -46,6 +46,8 @@ class Fleet:
     ) -> None:
         self.tools, self.db, self.node_id = tools, db, node_id
         self.active: dict[int, Runner] = {}
+        #: runs whose launch is being written: on disk perhaps, and nobody has said so yet
+        self.arriving: set[int] = set()
         self.parking = Parking(self.wake)
         self.freed: Callable[[], None] = lambda: None
         self.leaving = False
@@ -166,7 +168,8 @@ class Fleet:
 
     def knows(self, run_id: int) -> bool:
         """Whether a run is driven, parked or on its way here."""
-        return run_id in self.active or run_id in self._loading or run_id in self.parking
+        here = run_id in self.active or run_id in self._loading or run_id in self.parking
+        return here or run_id in self.arriving
 
     async def _supervise(self, runner: Runner) -> None:
         """However a run's task ends, the run does not hang: parked, closed, or ended with `internal_error`."""

@@ -5,7 +5,8 @@ Whoever claims runs for this node holds `claiming`, so that its free slots are c
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from app import clock
@@ -84,11 +85,21 @@ class Intake:
                 self._wake.clear()
                 while self._waiting:
                     batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                    async with self._claiming:
+                    async with self._claiming, self._arriving(batch):
                         await self._create(batch)
         finally:
             for item in batch + self._waiting:  # those that have their answer keep it
                 _refuse(item, StoreUnavailable("the service has stopped"))
+
+    @asynccontextmanager
+    async def _arriving(self, batch: Sequence[Launching]) -> AsyncIterator[None]:
+        """Have runs known while they are made: once on disk, they are driven when that is known here."""
+        ids = {item.new.id for item in batch}
+        self._fleet.arriving |= ids
+        try:
+            yield
+        finally:
+            self._fleet.arriving -= ids
 
     async def serve_admissions(self) -> None:
         """Admit whenever a slot was freed or a run was left waiting; the engine owns this task."""

@@ -92,9 +92,13 @@ class Recovery:
 
     async def _find_strays(self) -> None:
         """Own runs that are neither driven nor parked, twice in a row: a wake-up was lost."""
-        owned = await self._db.read(runs.owned, self._me.id)
-        unknown = {run_id for run_id, _epoch in owned if not self._fleet.knows(run_id)}
-        for run_id in unknown & self._strays:
-            log.warning("run %d was driven by nobody: going on with it", run_id)
-            self._fleet.wake(run_id)
+        unknown = await self._unknown()
+        if unknown & self._strays:  # one may have ended between our look at the rows and that at memory
+            for run_id in self._strays & unknown & await self._unknown():
+                log.warning("run %d was driven by nobody: going on with it", run_id)
+                self._fleet.wake(run_id)
         self._strays = unknown
+
+    async def _unknown(self) -> set[int]:
+        owned = await self._db.read(runs.owned, self._me.id)
+        return {run_id for run_id, _epoch in owned if not self._fleet.knows(run_id)}
