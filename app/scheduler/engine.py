@@ -217,7 +217,6 @@ class Engine:
         timers.every(1.0, "tick", guarded("tick", self._tick))
         timers.every(POLL_S, "poll", guarded("poll", self.passes.poll))
         timers.every(1.0, "sync", guarded("sync", self.passes.sync))
-        timers.every(1.0, "sla", guarded("sla", self.fleet.sla.sweep))
         timers.every(RECOVER_S, "recover", guarded("recover", self.passes.recover), jitter_s=1)
         timers.every(FORGET_S, "forget", guarded("forget", self.passes.forget), jitter_s=60)
         timers.start()

@@ -17,7 +17,7 @@ from app.scheduler.pruner import Pruner
 from app.scheduler.recovery import Recovery
 from app.scheduler.ticker import Ticker
 from app.settings import Settings
-from app.store import nodes, runs
+from app.store import looks, nodes, runs
 from app.store.db import Clash, Database
 from app.store.ids import Ids
 from app.store.nodes import NodeRow
@@ -86,10 +86,15 @@ class Passes:
         return True
 
     async def poll(self) -> None:
-        """What a lost wake-up would have said: cancels asked for elsewhere, runs of the dead, runs that wait."""
-        await self.stop_cancelled()
-        await self._recovery.take_over()
-        self._intake.want_admission()
+        """What a lost wake-up would have said: cancels asked for elsewhere, runs of the dead, runs that wait, SLAs."""
+        news = await self._db.read(looks.news, self._me.id, now=clock.now())
+        for run_id in news.cancelled:
+            self._fleet.cancel(run_id)
+        await self._recovery.take_over(news.estate)
+        if news.waits:
+            self._intake.want_admission()
+        if news.sla:
+            await self._fleet.sla.sweep()
 
     async def stop_cancelled(self) -> None:
         """Stop every own run whose cancel is on record."""

@@ -12,7 +12,7 @@ from app.scheduler.node import provably_dead
 from app.store import nodes, ownership, runs
 from app.store.db import Database
 from app.store.nodes import NodeRow
-from app.store.ownership import TakenOver
+from app.store.ownership import Estate, TakenOver
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ class Recovery:
         await self.take_over()
         await self._find_strays()
 
-    async def take_over(self) -> None:
+    async def take_over(self, estate: Estate | None = None) -> None:
         """Take this node's share of what the dead left; what is still there at the next look is anybody's.
 
-        Runs that only wait need no run slot; of the others no more come than there are free slots.
+        Runs that only wait need no run slot; of the others no more come than there are free slots. `estate` is
+        what there is, if that has just been read.
         """
-        estate = await self._db.read(ownership.estate)
+        if estate is None:
+            estate = await self._db.read(ownership.estate)
         left, self._left_last_time = self._left_last_time, estate.parked + estate.others > 0
         parked, others = estate.parked, estate.others
         if not left:  # every replica looks once a second: each has had its turn before the rest is taken

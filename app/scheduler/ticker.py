@@ -23,7 +23,7 @@ from app.scheduler.intake import Intake
 from app.scheduler.tables_of import table_of
 from app.scheduler.tick import FAILURES, Decision, Plan, Recent, decide, plan
 from app.scheduler.timetable import Timetable
-from app.store import pausing, slots
+from app.store import looks, slots
 from app.store.db import Database, Tx
 from app.store.ids import Ids
 from app.store.launch import NewRun
@@ -66,18 +66,23 @@ class Ticker:
     async def tick(self) -> datetime | None:
         """Decide every due slot; returns when the next one is due. While everything is paused nothing is decided."""
         async with self._alone:
-            if await self._db.read(pausing.paused) is None:
-                await self._look_aside()
-            # Asked anew in each round: a pause that comes meanwhile leaves what is due as it is.
-            while await self._db.read(pausing.paused) is None and await self._round():
-                pass
+            look = await self._look()
+            if not look.paused and await self._look_aside():
+                look = await self._look()
+            # Looked at anew for each round: a pause that comes meanwhile leaves what is due as it is.
+            more = True
+            while more and look.schedules:
+                more = await self._round(look.schedules)
+                look = await self._look()
             self.ticked_at = clock.now()
-            return await self._db.read(slots.next_due)
+            return look.next_due
 
-    async def _round(self) -> bool:
-        """One look at what is due; whether there may be more. Those that catch up come behind the others."""
+    async def _look(self) -> looks.Due:
+        return await self._db.read(looks.due, now=clock.now(), limit=BATCH)
+
+    async def _round(self, due: list[ScheduleRow]) -> bool:
+        """Decide what is due; whether there may be more. Those that catch up come behind the others."""
         now = clock.now()
-        due = await self._db.read(slots.due, now=now, limit=BATCH)
         decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
         written = [await self._write(part) for part in _parts(decisions)]
         await self._write_faults()
@@ -198,19 +203,25 @@ class Ticker:
         await self._db.write(write)
         log.info("trigger %d ('%s') is mended", schedule.id, schedule.name)
 
-    async def _look_aside(self) -> None:
-        """Look at triggers whose rows somebody has written: those set aside that changed, those never seen."""
-        now = clock.now()
+    async def _look_aside(self) -> bool:
+        """Look at triggers whose rows somebody has written: those set aside that changed, those never seen.
+
+        Whether there was any.
+        """
+        now, found = clock.now(), False
         if self._aside:
             for row in await self._db.read(slots.of_ids, list(self._aside)):
                 if _as_watched(row) != self._aside[row.id]:
                     del self._aside[row.id]
+                    found = True
                     await self._decision(replace(row, error=row.error or "was set aside"), now)
         if self._searched is None or now - self._searched >= slots.LOOK_AGAIN:
             self._searched = now
             for row in await self._db.read(slots.never_seen, limit=BATCH):
                 await self._decision(replace(row, error="never looked at"), now)
+                found = True
         await self._write_faults()
+        return found
 
 
 def judge(schedule: ScheduleRow, catalogue: Catalogue) -> Timetable:

@@ -166,6 +166,14 @@ def prospects(tx: Connection, node_id: str) -> tuple[bool, bool]:
     return bool(alive), bool(queue)
 
 
+_WAITS = select(_ANY.exists())
+
+
+def any_waits(tx: Connection) -> bool:
+    """Whether any run waits; for a look that must not lock anything."""
+    return bool(tx.execute(_WAITS).scalar_one())
+
+
 _CLAIMABLE = (
     select(*RUN_COLUMNS)
     .where(
