@@ -127,10 +127,9 @@ class Estate:
 
 def estate(tx: Connection) -> Estate:
     """What is there to be taken over."""
-    left = select(func.count()).where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
-    if not (total := tx.execute(left).scalar_one()):
+    if not (total := tx.execute(_LEFT).scalar_one()):
         return Estate(0, 0, 1)  # as good as always
-    parked = tx.execute(left.where(*_only_waits())).scalar_one()
+    parked = tx.execute(_LEFT.where(*_only_waits())).scalar_one()
     return Estate(parked, total - parked, count_holders(tx))
 
 
@@ -195,6 +194,9 @@ def _only_waits() -> tuple[ColumnElement[bool], ...]:
 
 def _dead() -> Select[str]:
     return select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
+
+
+_LEFT = select(func.count()).where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
 
 
 def _of_the_dead(limit: int) -> Select[int]:

@@ -15,6 +15,9 @@ _KEY: Final = "paused"
 _LOCK: Final = "hashtextextended('paused', 0)"
 
 
+_PAUSED: Final = select(META.c.value).where(META.c.key == _KEY)  # asked every second
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Since when everything is paused, and why."""
@@ -25,7 +28,7 @@ class Pause:
 
 def paused(tx: Connection) -> Pause | None:
     """The pause that holds now, None when there is none."""
-    value = tx.execute(select(META.c.value).where(META.c.key == _KEY)).scalar()
+    value = tx.execute(_PAUSED).scalar()
     if value is None:
         return None
     found = orjson.loads(value)

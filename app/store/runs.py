@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from app.models.rows import AttemptRow, BlockRow, RunRow
 from app.models.states import RUN_TERMINAL, BlockStatus, Cause, Outcome, RunStatus
@@ -189,10 +189,18 @@ def load(tx: Connection, run_id: int) -> Resumed | None:
 
 def cancel_asked(tx: Connection, node_id: str) -> list[int]:
     """Runs of this node whose cancel was asked for, perhaps by another node."""
-    query = select(RUN.c.id).where(
-        RUN.c.owner == node_id, RUN.c.status == RunStatus.RUNNING, RUN.c.cancel_requested_at.is_not(None)
+    return list(tx.execute(_CANCEL_ASKED, {"node": node_id}).scalars())
+
+
+_CANCEL_ASKED = (  # asked every second
+    select(RUN.c.id)
+    .where(
+        RUN.c.owner == bindparam("node"),
+        RUN.c.status == RunStatus.RUNNING,
+        RUN.c.cancel_requested_at.is_not(None),
     )
-    return list(tx.execute(query.order_by(RUN.c.id)).scalars())
+    .order_by(RUN.c.id)
+)
 
 
 def owned(tx: Connection, node_id: str) -> list[tuple[int, int]]:
