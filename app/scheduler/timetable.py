@@ -262,9 +262,13 @@ def zone_named(name: str) -> ZoneInfo:
             raise LookupError(name)
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):  # a folder of the zone database is an OSError
-        near = get_close_matches(name, _zone_names(), n=1, cutoff=0.6) if len(name) < 50 else []
-        hint = f"Did you mean '{near[0]}'?" if near else "Use an IANA name such as Europe/Berlin, or UTC."
-        raise InvalidInterval(f"unknown time zone '{printable(name)}'", hint=hint) from None
+        raise InvalidInterval(f"unknown time zone '{printable(name)}'", hint=_zone_hint(name)) from None
+
+
+@lru_cache(maxsize=1024)  # 5 ms each, and a tick meets the same wrong name in many triggers
+def _zone_hint(name: str) -> str:
+    near = get_close_matches(name, _zone_names(), n=1, cutoff=0.6) if len(name) < 50 else []
+    return f"Did you mean '{near[0]}'?" if near else "Use an IANA name such as Europe/Berlin, or UTC."
 
 
 @lru_cache(maxsize=1)

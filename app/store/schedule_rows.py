@@ -6,10 +6,11 @@ One row that cannot be understood must not hide the others: it comes out with wh
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BigInteger, Connection, Select, Text, select, type_coerce
+from sqlalchemy import BigInteger, Connection, Select, Text, type_coerce
 
 from app.models.columns import UtcDateTime, from_us
 from app.models.rows import ScheduleRow
@@ -42,10 +43,10 @@ def read_rows(tx: Connection, query: Select[Any]) -> list[tuple[ScheduleRow, tup
     try:
         return [(schedule_row(row[:size]), tuple(row[size:])) for row in tx.execute(query)]
     except (ValueError, TypeError, OverflowError):
-        pass  # one of them cannot be read: one by one
+        pass  # one of them cannot be read: each by itself
     more = list(query.selected_columns)[size:]
-    ids = tx.execute(query.with_only_columns(SCHEDULE.c.id, *more)).all()
-    return [(_by_itself(tx, row[0]), tuple(row[1:])) for row in ids]
+    raw = tx.execute(query.with_only_columns(*_raw_columns(tx.dialect.name), *more))
+    return [(_by_itself(tx.dialect.name, row[:size]), tuple(row[size:])) for row in raw]
 
 
 def rows(tx: Connection, query: Select[Any]) -> list[ScheduleRow]:
@@ -53,14 +54,13 @@ def rows(tx: Connection, query: Select[Any]) -> list[ScheduleRow]:
     return [row for row, _more in read_rows(tx, query)]
 
 
-def _by_itself(tx: Connection, schedule_id: int) -> ScheduleRow:
+def _by_itself(dialect: str, raw: Sequence[Any]) -> ScheduleRow:
     """One trigger, whatever its row holds."""
-    raw = tx.execute(select(*(_raw(tx, c) for c in COLUMNS)).where(SCHEDULE.c.id == schedule_id)).one()
     values: dict[str, Any] = {}
     faults: list[str] = []
     for name, column, value in zip(NAMES, COLUMNS, raw, strict=True):
         try:
-            values[name] = _understood(tx, name, column, value)
+            values[name] = _understood(dialect, name, column, value)
         except (ValueError, TypeError, OverflowError):
             faults.append(name)
             values[name] = _stand_in(name, column)
@@ -78,22 +78,27 @@ def _with_error(row: ScheduleRow, error: str) -> ScheduleRow:
     )
 
 
-def _raw(tx: Connection, column: Any) -> Any:
-    """The column as the driver gives it: nothing is decoded that might not decode."""
+@cache
+def _raw_columns(dialect: str) -> tuple[Any, ...]:
+    """COLUMNS as the driver gives them: nothing is decoded that might not decode."""
+    return tuple(_raw(dialect, column) for column in COLUMNS)
+
+
+def _raw(dialect: str, column: Any) -> Any:
     if column.name in _SHAPES:
         return type_coerce(column, Text)
-    if isinstance(column.type, UtcDateTime) and tx.dialect.name == "sqlite":
+    if isinstance(column.type, UtcDateTime) and dialect == "sqlite":
         return type_coerce(column, BigInteger)
     return column
 
 
-def _understood(tx: Connection, name: str, column: Any, value: Any) -> Any:
+def _understood(dialect: str, name: str, column: Any, value: Any) -> Any:
     if name in _SHAPES:
         found = orjson.loads(value) if isinstance(value, str | bytes) else value
         if type(found) is not _SHAPES[name]:
             raise ValueError(name)
         return found
-    if value is not None and isinstance(column.type, UtcDateTime) and tx.dialect.name == "sqlite":
+    if value is not None and isinstance(column.type, UtcDateTime) and dialect == "sqlite":
         return from_us(value)
     if name in _NEEDED and not isinstance(value, datetime):
         raise ValueError(name)

@@ -11,8 +11,9 @@ from app import clock
 from app.scheduler.engine import Engine
 from app.store import schedules
 from app.store.db import Tx
-from app.store.sql import REVISION, SCHEDULE, SLOT
+from app.store.sql import SCHEDULE, SLOT
 from tests.engine.conftest import World
+from tests.engine.malformed import forget, malformed, written
 from tests.engine.test_missed import age, ledger, look, make
 
 
@@ -80,84 +81,11 @@ async def test_a_deleted_pipeline_that_comes_back_sets_its_triggers_free(world: 
 async def test_a_trigger_written_into_the_table_is_found(world: World) -> None:
     world.pipeline("etl", {"a": []})
     async with world.serving() as engine:
-        await engine.db.write(
-            lambda tx: tx.execute(SCHEDULE.insert(), [_written(9001), _written(9002, "x y")])
-        )
+        await engine.db.write(lambda tx: tx.execute(SCHEDULE.insert(), [written(9001), written(9002, "x y")]))
         await engine.passes.tick()
         good, bad = await look(engine, 9001), await look(engine, 9002)
         assert good.next_fire_at is not None and good.error is None
         assert bad.error is not None
-
-
-def _written(schedule_id: int, interval: str | None = "@hourly", **values: Any) -> dict[str, Any]:
-    now = clock.now()
-    return {
-        "id": schedule_id,
-        "name": f"by hand {schedule_id}",
-        "pipeline_uuid": "etl",
-        "schedule_type": "time",
-        "schedule_interval": interval,
-        "timezone": None,
-        "status": "active",
-        "start_time": None,
-        "variables": {},
-        "settings": {},
-        "tags": [],
-        "managed_by": "api",
-        "revision": 1,
-        "cursor_at": None,
-        "next_fire_at": None,
-        "created_at": now,
-        "updated_at": now,
-        **values,
-    }
-
-
-_NASTY: list[Any] = [
-    None,
-    0,
-    -1,
-    1e308,
-    "",
-    "x",
-    "\u2028",
-    "é" * 300,
-    [],
-    [[]],
-    {},
-    {"a": {"b": []}},
-    True,
-    "1d",
-]
-_INTERVALS = [
-    "",
-    "x",
-    "* *",
-    "61 * * * *",
-    "@every",
-    "@every 0s",
-    "@every 1x",
-    "0 0 30 2 *",
-    "* * * * * * * *",
-]
-_ZONES = ["", "Mars/Olympus", "../etc/passwd", "right/UTC", "é", "UTC+25"]
-_KEYS = ["catch_up", "catch_up_within", "jitter_s", "end_time", "blackouts", "timeout", "dst_gap", "unknown"]
-
-
-def _malformed(dice: random.Random, schedule_id: int) -> dict[str, Any]:
-    """A definition with one thing wrong in it at least."""
-    wrong = {
-        "schedule_interval": lambda: dice.choice(_INTERVALS),
-        "timezone": lambda: dice.choice(_ZONES[1:]),
-        "settings": lambda: {"unknown": dice.choice(_NASTY), dice.choice(_KEYS): dice.choice(_NASTY)},
-        "variables": lambda: dice.choice(["x", [], 7]),
-        "tags": lambda: dice.choice(["x", {}, 7]),
-        "pipeline_uuid": lambda: dice.choice(["", "deleted", "../etl", "é"]),
-    }
-    chosen = dice.sample(sorted(wrong), dice.randrange(1, 4))
-    then = clock.now() - timedelta(hours=2)
-    values = {key: wrong[key]() for key in chosen}
-    return _written(schedule_id, **{"cursor_at": then, "next_fire_at": then, **values})
 
 
 async def test_two_thousand_malformed_definitions_cost_a_hundred_healthy_ones_nothing(world: World) -> None:
@@ -165,10 +93,10 @@ async def test_two_thousand_malformed_definitions_cost_a_hundred_healthy_ones_no
     dice = random.Random(2026)
     async with world.serving() as engine:
         then = clock.now() - timedelta(hours=3)
-        healthy = [_written(n, cursor_at=then, next_fire_at=then) for n in range(5001, 5101)]
+        healthy = [written(n, cursor_at=then, next_fire_at=then) for n in range(5001, 5101)]
         await engine.db.write(lambda tx: tx.execute(SCHEDULE.insert(), healthy))
         await engine.db.write(
-            lambda tx: tx.execute(SCHEDULE.insert(), [_malformed(dice, n) for n in range(10_000, 12_000)])
+            lambda tx: tx.execute(SCHEDULE.insert(), [malformed(dice, n) for n in range(10_000, 12_000)])
         )
         if engine.db.dialect == "sqlite":  # what no JSON column would take, and no calendar holds
             await engine.db.write(_garbage)
@@ -179,7 +107,7 @@ async def test_two_thousand_malformed_definitions_cost_a_hundred_healthy_ones_no
         bad = [await engine.triggers.shown(row) for row in shown if row.id >= 10_000]
         assert len(bad) == 2000 and all(row.error for row in bad)
         assert not await engine.db.read(lambda tx: tx.execute(SLOT.select().where(_of_bad())).first())
-        await engine.db.write(_forget_by_hand)
+        await engine.db.write(forget)
 
 
 def _of_bad() -> Any:
@@ -194,16 +122,10 @@ def _garbage(tx: Tx) -> None:
     )
 
 
-def _forget_by_hand(tx: Tx) -> None:
-    """Rows that no revision stands behind are nothing that the checker could compute again."""
-    tx.execute(REVISION.delete().where(REVISION.c.schedule_id >= 10_000))
-    tx.execute(SCHEDULE.delete().where(SCHEDULE.c.id >= 10_000))
-
-
 async def test_a_fault_that_no_database_takes_hurts_no_other(world: World) -> None:
     world.pipeline("etl", {"a": []})
     async with world.serving() as engine:
-        rows = [_written(5001), _written(5002)]
+        rows = [written(5001), written(5002)]
         await engine.db.write(lambda tx: tx.execute(SCHEDULE.insert(), rows))
         found = await engine.db.read(schedules.page, limit=10)
         tick = engine.passes._ticker
@@ -211,4 +133,4 @@ async def test_a_fault_that_no_database_takes_hurts_no_other(world: World) -> No
         tick._set_aside(found[1], "a plain fault")
         await tick._write_faults()
         assert all(row.error for row in await engine.db.read(schedules.page, limit=10))
-        await engine.db.write(_forget_by_hand)
+        await engine.db.write(forget)
