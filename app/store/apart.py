@@ -44,7 +44,7 @@ def _on_sqlite(url: str, fn: Callable[[Connection], T], begin: str) -> T:
 
 
 async def _on_postgres(url: str, fn: Callable[[Connection], T], write: bool) -> T:
-    from app.store.connecting import first_connection
+    from app.store.connecting import AWAY, away, first_connection, tells_of_server
 
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     try:
@@ -52,5 +52,9 @@ async def _on_postgres(url: str, fn: Callable[[Connection], T], write: bool) -> 
             await connection.execution_options(postgresql_readonly=not write)
             async with connection.begin():
                 return await connection.run_sync(fn)
+    except (DBAPIError, *AWAY) as error:
+        if tells_of_server(error):
+            raise away(error) from error
+        raise
     finally:
         await engine.dispose()

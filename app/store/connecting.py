@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import orjson
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import StoreUnavailable
@@ -124,6 +124,19 @@ async def connect_raw(url: str, **settings: str) -> Any:
 def is_unwell(code: str | None) -> bool:
     """Whether an error code tells of the server's state, not of what was asked."""
     return code is not None and code.startswith(_UNWELL)
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """The code of the server's error, if it is one."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def tells_of_server(error: BaseException) -> bool:
+    """Whether an error, in SQLAlchemy's wrapping or bare, is the server's or the connection's, not a statement's."""
+    if not isinstance(error, DBAPIError) or isinstance(error, InterfaceError):
+        return isinstance(error, (InterfaceError, asyncpg.PostgresError, *AWAY))
+    silent = isinstance(error, OperationalError) and not sqlstate(error)
+    return error.connection_invalidated or silent or is_unwell(sqlstate(error))
 
 
 def away(error: BaseException) -> StoreUnavailable:

@@ -16,14 +16,24 @@ from typing import Any, Concatenate
 
 import asyncpg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import clock
 from app.errors import StoreUnavailable
 from app.store import commits
-from app.store.connecting import AWAY, READ_ONLY, away, connect_raw, engine_on, first_connection, is_unwell
+from app.store.connecting import (
+    AWAY,
+    READ_ONLY,
+    away,
+    connect_raw,
+    engine_on,
+    first_connection,
+    is_unwell,
+    sqlstate,
+    tells_of_server,
+)
 from app.store.db import P, T, bound, outside
 from app.store.pooler import refuse_pooler
 
@@ -108,13 +118,10 @@ class PostgresDatabase:
         except PoolTimeout as error:
             log.warning("no database connection was free for %.0f s", POOL_TIMEOUT_S)
             raise StoreUnavailable("every database connection is taken", hint="repeat it later") from error
-        except (InterfaceError, asyncpg.PostgresError, *AWAY) as error:  # not of a statement: as they are
-            raise away(error) from error
-        except DBAPIError as error:
-            if not readonly and sqlstate(error) == READ_ONLY:
+        except (DBAPIError, asyncpg.PostgresError, *AWAY) as error:
+            if not readonly and isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY:
                 raise
-            silent = isinstance(error, OperationalError) and not sqlstate(error)
-            if error.connection_invalidated or silent or is_unwell(sqlstate(error)):
+            if tells_of_server(error):
                 raise away(error) from error
             raise
 
@@ -219,11 +226,6 @@ async def _end(begun: _Begun) -> None:
     if begun.broken and not begun.connection.invalidated:
         await begun.connection.invalidate()
     await begun.connection.close()
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    """The server's error code behind a SQLAlchemy error, if the server answered."""
-    return getattr(error.orig, "sqlstate", None)
 
 
 __all__ = ["PostgresDatabase", "away", "connect_raw", "first_connection", "is_unwell"]

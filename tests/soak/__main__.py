@@ -1,5 +1,7 @@
 """`make soak`: real services, real faults, and everything checked. `python -m tests.soak [scenario …]`, all by default.
 
+    storm      all of it at once on three replicas, for 10 minutes: services kill themselves at named places, workers
+               and wardens are killed, replicas stand still, Postgres crashes, answers are lost, while runs come in
     kills      one service on SQLite (SOAK_DATABASE=postgres: on Postgres), killed 100 times at random moments
     fanout     one service as in kills, killed 50 times in the middle of children, conditions and callbacks
     replicas   three replicas on Postgres, one of them killed every 5 s while 2,000 runs come in
@@ -33,6 +35,7 @@ from tests.soak.outage import Outage, wired
 from tests.soak.replicas import Kills
 from tests.soak.soak import Soak
 from tests.soak.stage import Stage
+from tests.soak.storm import Storm
 from tests.soak.ticks import Ticks
 
 #: minutes that the whole suite takes with the numbers that are named above
@@ -62,6 +65,24 @@ class Setting:
     def stage(self, **more: Any) -> Stage:
         given = {"folder": self.folder, "database": self.database(), "seed": self.seed, "say": say}
         return Stage(**{**given, **more})
+
+
+def storm(to: Setting) -> list[str]:
+    url = to.database()
+    lease_s = float(os.environ.get("RUNWRIGHT_LEASE_S") or 5)
+    with wired(url) as wire:
+        return Storm(
+            to.stage(database=url, seen=wire.url, lease_s=lease_s, triggers=True),
+            wire,
+            to.server.restart,
+            seconds=600 * to.scale,
+            runs=to.many(3300, 30),
+            kills=to.many(110, 3),
+            hands=to.many(110, 3),
+            freezes=to.many(21),
+            restarts=to.many(21),
+            losses=to.many(100, 2),
+        ).run()
 
 
 def kills(to: Setting) -> list[str]:
@@ -127,7 +148,7 @@ def outage(to: Setting) -> list[str]:
 
 SCENARIOS: dict[str, Callable[[Setting], list[str]]] = {
     scenario.__name__: scenario
-    for scenario in (kills, fanout, replicas, lease, hands, frozen, ticks, limit, outage)
+    for scenario in (storm, kills, fanout, replicas, lease, hands, frozen, ticks, limit, outage)
 }
 
 

@@ -48,14 +48,20 @@ class Hands:
         return stage.found
 
     def _kill(self, chance: random.Random, victim: Replica) -> None:
-        assert victim.pid, "known from here on: its family leaves it out"
-        workers = user_code(victim)
-        wardens = victim.family() - workers
         is_warden = (self.wardens + self.workers) % 5 == 4
-        candidates = sorted(wardens if is_warden else workers)
-        if not candidates:
-            return
-        with suppress(ProcessLookupError):  # it may have ended by itself just now
-            os.kill(chance.choice(candidates)[0], signal.SIGKILL)
+        if strike(chance, victim, is_warden=is_warden):
             self.wardens += is_warden
             self.workers += not is_warden
+
+
+def strike(chance: random.Random, victim: Replica, *, is_warden: bool) -> bool:
+    """SIGKILL a worker of a replica, or its warden; whether there was any."""
+    assert victim.pid, "known from here on: its family leaves it out"
+    workers = user_code(victim)
+    candidates = sorted(victim.family() - workers if is_warden else workers)
+    if not candidates:
+        return False
+    with suppress(ProcessLookupError):  # it may have ended by itself just now
+        os.kill(chance.choice(candidates)[0], signal.SIGKILL)
+        return True
+    return False

@@ -36,6 +36,14 @@ class Wire:
 
         self._loop.call_soon_threadsafe(arm)
 
+    def lose_one(self, chance: random.Random) -> None:
+        """Lose the answer to one of LOSSES, if one comes within two seconds."""
+        self.lose(chance.choice(LOSSES))
+        for _ in range(100):
+            time.sleep(0.02)
+            if self.count():
+                return
+
     def count(self) -> bool:
         """Whether the answer is lost by now."""
         if found := self._proxy.swallowed.is_set():
@@ -108,16 +116,9 @@ class Outage:
             share = self.losses * (number + 1) // (self.restarts + 1)
             while time.monotonic() < until or self.wire.lost < share:
                 if self.wire.lost < share:
-                    self._lose(chance)
+                    self.wire.lose_one(chance)
                 else:
                     time.sleep(0.05)
             if number < self.restarts:
                 self.restart()
                 self.stage.say(f"restart {number + 1}, {self.wire.lost} answers lost so far")
-
-    def _lose(self, chance: random.Random) -> None:
-        self.wire.lose(chance.choice(LOSSES))
-        for _ in range(100):
-            time.sleep(0.02)
-            if self.wire.count():
-                return

@@ -151,8 +151,8 @@ def _block(name: str, upstream: list[str]) -> str:
     lines = [f"uuid: {name}", f"type: {'sensor' if sensor else 'custom'}", f"upstream_blocks: {upstream}"]
     if sensor:
         lines.append("configuration: {interval: 0.2}")
-    else:  # a worker that is killed costs a try; and some fail the first time
-        lines.append("retry_config: {retries: 5, delay: 0.3}")
+    # A worker that is killed costs a try; and some fail the first time.
+    lines.append("retry_config: {retries: 5, delay: 0.3}")
     return indent("\n".join(lines), "  ").replace("  ", "- ", 1) + "\n"
 
 

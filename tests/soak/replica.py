@@ -15,6 +15,8 @@ from pathlib import Path
 from tests.soak.service import Process, Service, wait_for
 
 _PLAIN = ("--pid", "--fork", "--mount-proc", "--kill-child")
+#: The first process of a namespace is deaf to its own SIGKILL, so it is not the service.
+_FIRST = ("sh", "-c", '"$@"; exit $?', "first")
 
 
 @cache
@@ -33,15 +35,17 @@ class Replica(Service):
 
     apart: bool = True
     _pid: int = 0
+    _first: int = 0
     #: the namespaces of all its lives: the kernel gives the number of one that is gone to the next
     _kept: list[int] = field(default_factory=list)
 
     def command(self) -> list[str]:
-        return [*(alone() if self.apart else ()), *super().command()]
+        apart = alone() if self.apart else ()
+        return [*apart, *(_FIRST if apart else ()), *super().command()]
 
     def start(self) -> None:
         super().start()
-        self._pid = 0
+        self._pid = self._first = 0
 
     @property
     def pid(self) -> int:
@@ -55,11 +59,11 @@ class Replica(Service):
 
     def _find(self) -> bool:
         assert self.process is not None
-        outer = self.process.pid
-        if born := Path(f"/proc/{outer}/task/{outer}/children").read_text().split():
-            self._pid = int(born[0])
+        self._first = self._first or _child(self.process.pid)
+        self._pid = _child(self._first) if self._first else 0
+        if self._pid:
             self._kept.append(os.open(f"/proc/{self._pid}/ns/pid", os.O_RDONLY))
-        return bool(born)
+        return bool(self._pid)
 
     @property
     def where(self) -> tuple[str, int]:
@@ -89,7 +93,7 @@ class Replica(Service):
             os.kill(self.pid, signal.SIGCONT)
 
     def family(self) -> set[Process]:
-        return {process for process in super().family() if process[0] != self._pid}
+        return {process for process in super().family() if process[0] not in (self._pid, self._first)}
 
     def end(self) -> None:
         """Whatever state it is in: it is gone, and its namespaces may be."""
@@ -97,3 +101,11 @@ class Replica(Service):
             self.kill()
         while self._kept:
             os.close(self._kept.pop())
+
+
+def _child(pid: int) -> int:
+    """The first process that a process has started, 0 when there is none."""
+    try:
+        return int((Path(f"/proc/{pid}/task/{pid}/children").read_text().split() or ["0"])[0])
+    except OSError:
+        return 0

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from app.errors import OutcomeUnknown, StoreUnavailable
-from app.store import commits
+from app.store import apart, commits
 from app.store.connecting import connect_raw, keep_alive, open_connection
 from app.store.db import Tx, outside
 from app.store.ids import Ids
@@ -289,3 +290,11 @@ async def test_a_direct_connection_is_no_pooler(postgres_url: str) -> None:
     connection = await connect_raw(postgres_url)
     assert not await pooler_suspected(postgres_url, connection)
     await connection.close()
+
+
+async def test_a_tool_whose_server_goes_away_at_its_commit_is_told_so(postgres_url: str) -> None:
+    async with wire(postgres_url) as proxy:
+        proxy.swallow = b"COMMIT"
+        with pytest.raises(StoreUnavailable, match="Postgres does not answer"):
+            await asyncio.to_thread(apart.run, proxy.url, partial(put, key="from a tool"), write=True)
+        assert proxy.swallowed.is_set()
