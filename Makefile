@@ -27,9 +27,9 @@ bench: .venv/.dev ## measure the service beside what the machine can do (ARGS='-
 	@exec $(python) -m benchmarks $(ARGS)
 
 fuzz: .venv/.dev ## compare the calendar with its oracles at every clock change, 2020 to 2037 (some minutes)
-	@exec $(python) -m pytest -n 2 -o python_files='fuzz_*.py' tests/fuzz $(ARGS)
+	@exec $(python) -m pytest -n 2 -o python_files='fuzz_*.py' --junitxml=reports/fuzz.xml tests/fuzz $(ARGS)
 
-soak: .venv/.dev ## real faults at real services, for about 12 minutes (SOAK_MINUTES=3, ARGS='replicas ticks' for a part)
+soak: .venv/.dev ## real faults at real services, for 10 minutes and some (SOAK_MINUTES=60; ARGS=all, ARGS='replicas ticks')
 	@exec $(python) -m tests.soak $(ARGS)
 
 hostile: .venv/.dev ## hostile blocks by the hundred beside healthy runs, for about 10 minutes (HOSTILE_TIMES=2, ARGS='spins')
@@ -55,7 +55,7 @@ states: .venv/.dev ## write docs/states.md anew from app/models/states.py
 	@$(python) -m docs.make_states > docs/states.md
 
 clean: ## remove the environment and every cache; the example's state stays
-	@rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache reports
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. A stamp is renewed when pyproject.toml is newer than it.

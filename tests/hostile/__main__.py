@@ -3,7 +3,8 @@
 `python -m tests.hostile [kind …]`, all by default. `HOSTILE_TIMES` (20) runs of each kind, three at once, while 20
 healthy runs a second go on. Each hostile one must end as it should, every healthy one complete, `/livez` answer
 within 200 ms at the 99th percentile, the service not grow by 64 MiB, and nothing of a block be alive 6 s after the
-last. Kinds that kill the warden come last, since they cost all others an attempt. Exit 1 when anything was wrong.
+last. Kinds that kill the warden come last, since they cost all others an attempt. Exit 1 when anything was wrong. A
+report is left in `reports/`.
 """
 
 import os
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 
 from tests.hostile.blocks import KINDS, make
+from tests.report import report
 from tests.soak.checks import invariants_of
 from tests.soak.service import Service, serving
 from tests.soak.stage import spread
@@ -181,6 +183,11 @@ def main(names: list[str]) -> int:
     if unknown := set(names) - KINDS.keys():
         print(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
         return 2
+    with report("hostile"):
+        return _all(names)
+
+
+def _all(names: list[str]) -> int:
     times, seed = int(os.environ.get("HOSTILE_TIMES") or 20), int(os.environ.get("HOSTILE_SEED") or 1)
     with tempfile.TemporaryDirectory(prefix="rw-hostile-", ignore_cleanup_errors=True) as top:
         folder = Path(top)

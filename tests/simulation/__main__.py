@@ -1,6 +1,7 @@
 """`make simulate`: a year of 200 triggers beside an oracle, then a thousand clusters with faults.
 
-`--seed N` lives through one seed of each; `--only year` or `--only cluster` leaves the other out.
+`--seed N` lives through one seed of each; `--only year` or `--only cluster` leaves the other out. A report is left in
+`reports/`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from app.store.migrate import upgrade
 from app.store.opening import open_database
+from tests.report import report
 from tests.simulation.year import simulate
 
 
@@ -40,7 +42,11 @@ def _clusters(seed: int | None, seeds: int) -> int:
     which = ["--seeds", str(seeds), "--jobs", str(os.cpu_count() or 1)]
     if seed is not None:
         which = ["--seed", str(seed)]
-    return subprocess.run([sys.executable, "-m", "tests.simulation.cluster", *which], check=False).returncode
+    command = [sys.executable, "-m", "tests.simulation.cluster", *which]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+    return process.returncode
 
 
 def main() -> int:
@@ -53,10 +59,11 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=365)
     parser.add_argument("--disturbances", type=int, default=1500)
     asked = parser.parse_args()
-    if asked.only != "cluster":
-        year = 1 if asked.seed is None else asked.seed
-        asyncio.run(_run(year, asked.triggers, asked.days, asked.disturbances))
-    return 0 if asked.only == "year" else _clusters(asked.seed, asked.seeds)
+    with report("simulate"):
+        if asked.only != "cluster":
+            year = 1 if asked.seed is None else asked.seed
+            asyncio.run(_run(year, asked.triggers, asked.days, asked.disturbances))
+        return 0 if asked.only == "year" else _clusters(asked.seed, asked.seeds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""`make soak`: real services, real faults, and everything checked. `python -m tests.soak [scenario …]`, all by default.
+"""`make soak`: real services, real faults, and everything checked. `python -m tests.soak [scenario …]`.
 
-    storm      all of it at once on three replicas, for 10 minutes: services kill themselves at named places, workers
+By default `storm` and `failpoints`; `all` for each of them.
+
+    storm      everything at once on three replicas, for 10 minutes: services kill themselves at named places, workers
                and wardens are killed, replicas stand still, Postgres crashes, answers are lost, while runs come in
+    failpoints what can happen at every named place of an engine on SQLite and on Postgres, one after the other
     kills      one service on SQLite (SOAK_DATABASE=postgres: on Postgres), killed 100 times at random moments
     fanout     one service as in kills, killed 50 times in the middle of children, conditions and callbacks
     replicas   three replicas on Postgres, one of them killed every 5 s while 2,000 runs come in
@@ -12,12 +15,14 @@
     limit      16 clients of three replicas start 1,000 runs of which three may run at once
     outage     Postgres restarted 20 times as after a crash, and 200 answers to commits lost
 
-`SOAK_MINUTES` (12: the numbers above) scales the numbers. `SOAK_SEED` (random, printed), `SOAK_KILLS` and
-`SOAK_SERVICES` of `kills` (more than one need Postgres), `SOAK_KEEP`: a folder for what a bad one has left.
+`SOAK_MINUTES` (10: the numbers above) scales the numbers; of `failpoints` it takes a part when it is less.
+`SOAK_SEED` (random, printed), `RUNWRIGHT_LEASE_S` (5) of `storm`, `SOAK_KILLS` and `SOAK_SERVICES` of `kills` (more
+than one need Postgres), `SOAK_KEEP`: a folder for what a bad one has left. A report is left in `reports/`.
 """
 
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -26,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.failpoints.play import play_all, some
 from tests.postgres import Server, serving
+from tests.report import report
 from tests.soak.fanout import Fanout
 from tests.soak.frozen import Freezes
 from tests.soak.hands import Hands
@@ -38,8 +45,9 @@ from tests.soak.stage import Stage
 from tests.soak.storm import Storm
 from tests.soak.ticks import Ticks
 
-#: minutes that the whole suite takes with the numbers that are named above
-WHOLE = 12.0
+#: minutes for which the storm lasts with the numbers that are named above
+WHOLE = 10.0
+DEFAULT = ("storm", "failpoints")
 
 
 def say(text: str) -> None:
@@ -83,6 +91,10 @@ def storm(to: Setting) -> list[str]:
             restarts=to.many(21),
             losses=to.many(100, 2),
         ).run()
+
+
+def failpoints(to: Setting) -> list[str]:
+    return play_all(to.server, some(to.scale, to.seed))
 
 
 def kills(to: Setting) -> list[str]:
@@ -148,7 +160,7 @@ def outage(to: Setting) -> list[str]:
 
 SCENARIOS: dict[str, Callable[[Setting], list[str]]] = {
     scenario.__name__: scenario
-    for scenario in (storm, kills, fanout, replicas, lease, hands, frozen, ticks, limit, outage)
+    for scenario in (storm, failpoints, kills, fanout, replicas, lease, hands, frozen, ticks, limit, outage)
 }
 
 
@@ -173,7 +185,7 @@ def one(name: str, server: Server, seed: int, scale: float) -> bool:
 
 def _keep(folder: Path, name: str, seed: int) -> Path:
     place = os.environ.get("SOAK_KEEP")
-    return folder.rename(Path(place) / f"{name}-{seed}") if place else folder
+    return Path(shutil.move(folder, Path(place) / f"{name}-{seed}")) if place else folder
 
 
 def _remove(folder: Path) -> None:
@@ -183,15 +195,16 @@ def _remove(folder: Path) -> None:
 
 def main(names: list[str]) -> int:
     """1 when anything was wrong, 2 for a scenario that is not there."""
+    names = list(SCENARIOS) if names == ["all"] else names or list(DEFAULT)
     if unknown := set(names) - SCENARIOS.keys():
         print(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
         return 2
     scale = float(os.environ.get("SOAK_MINUTES") or WHOLE) / WHOLE
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
-    with serving() as server:
-        results = {name: one(name, server, seed, scale) for name in names or SCENARIOS}
-    bad = [name for name, well in results.items() if not well]
-    print(f"bad: {', '.join(bad)}" if bad else "all well", flush=True)
+    with report("soak"), serving() as server:
+        results = {name: one(name, server, seed, scale) for name in names}
+        bad = [name for name, well in results.items() if not well]
+        print(f"bad: {', '.join(bad)}" if bad else "all well", flush=True)
     return 1 if bad else 0
 
 
