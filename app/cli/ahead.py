@@ -7,44 +7,44 @@ import typer
 from app import clock
 from app.cli import tables
 from app.cli.exits import Exit
-from app.cli.project import project_folder
-from app.cli.service import find_service
-from app.client import Unreachable
-from app.models.explain_schemas import UpcomingSlot
+from app.cli.project import read_project
+from app.cli.service import find_service, served_or_alone
+from app.client import Client
+from app.models.explain_schemas import UpcomingRun, UpcomingSlot
 from app.models.states import ScheduleStatus, ScheduleType
-from app.pipelines.catalogue import Catalogue
-from app.scheduler import ahead, catchup
-from app.settings import environment
+from app.scheduler import ahead
+
+#: for a person, and for a program
+_Shown = tuple[list[dict[str, object]], list[dict[str, object]]]
 
 
 def show_next(
     server: str | None, trigger_id: int | None, pipelines: list[str] | None, count: int, output: str
 ) -> int:
     """Show the next slots of all active triggers, or of one."""
-    try:
+
+    def ask(client: Client) -> _Shown:
+        return _of_service(client.upcoming(trigger_id, pipeline_uuid=pipelines, count=count).items)
+
+    if trigger_id is None:
+        rows, plain = served_or_alone(server, ask, lambda folder: _of_files(folder, pipelines, count))
+    else:  # only the service knows ids
         with find_service(server).client() as client:
-            found = client.upcoming(trigger_id, pipeline_uuid=pipelines, count=count).items
-    except Unreachable as error:
-        if trigger_id is not None or not _is_folder(server):
-            raise
-        typer.echo(f"{error.detail} These are the triggers of its files:", err=True)
-        rows, plain = _of_files(Path(server or ""), pipelines, count)
-    else:
-        plain = [slot.model_dump(mode="json") for slot in found]
-        rows = [_row(slot, slot.pipeline_schedule_id, slot.pipeline_uuid, slot.name) for slot in found]
+            rows, plain = ask(client)
     tables.show(plain if output == "json" else rows, output, empty="nothing is to fire")
     return Exit.OK
 
 
-def _is_folder(server: str | None) -> bool:
-    return "://" not in (server or environment().get("RUNWRIGHT_URL") or "")
+def _of_service(found: list[UpcomingRun]) -> _Shown:
+    rows = [_row(slot, slot.pipeline_schedule_id, slot.pipeline_uuid, slot.name) for slot in found]
+    return rows, [slot.model_dump(mode="json") for slot in found]
 
 
-def _of_files(
-    folder: Path, pipelines: list[str] | None, count: int
-) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    catalogue = Catalogue(project_folder(folder), environment(), catchup.judge)
-    catalogue.refresh()
+def _of_files(folder: Path, pipelines: list[str] | None, count: int) -> _Shown:
+    typer.echo(
+        f"No service is running for {folder.resolve()}. These are the triggers of its files:", err=True
+    )
+    catalogue = read_project(folder)
     now = clock.now()
     entries = [
         ahead.row_of(entry, now=now)

@@ -7,19 +7,19 @@ from typing import NoReturn
 import typer
 
 from app.cli import tables
+from app.cli.alone import project_database
 from app.cli.exits import Exit
 from app.cli.logs import configure_logging
-from app.cli.project import open_project, prepare_home
-from app.cli.service import find_service
-from app.client import Unreachable
+from app.cli.project import open_project
+from app.cli.service import served_or_alone
 from app.models.system_schemas import Applied
+from app.pipelines.catalogue import Catalogue
 from app.scheduler import applying
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.triggers import Triggers
 from app.settings import Settings
-from app.store import migrate, nodes
 from app.store.db import is_there
 from app.store.ids import Ids
-from app.store.opening import open_database, require_safe_place
 
 _DONE = ("created", "changed", "deactivated", "deleted")
 
@@ -28,50 +28,34 @@ def apply(
     folder: Path, server: str | None, database_url: str | None, prune: bool, dry_run: bool, output: str
 ) -> int:
     """Say what changed; exit with 1 when a trigger of the files is quarantined."""
-    found = _by_service(folder, server, database_url, prune, dry_run)
-    if found is None:
+
+    def alone(folder: Path) -> Applied:
         configure_logging("warning")
         _, settings = open_project(folder, database_url=database_url)
-        found = _in_database(settings, prune, dry_run)
+        return _in_database(settings, prune, dry_run)
+
+    if database_url is not None:
+        found = alone(folder)
+    else:
+        named = server or (None if folder == Path() else str(folder))
+        found = served_or_alone(named, lambda c: c.apply_triggers(prune=prune, dry_run=dry_run), alone)
     if output == "json":
         tables.show_one(found.model_dump(mode="json"), output)
     else:
         _say(found)
-    return Exit.FAILED if any(trigger.error for trigger in (*found.created, *found.changed)) else Exit.OK
-
-
-def _by_service(
-    folder: Path, server: str | None, database_url: str | None, prune: bool, dry_run: bool
-) -> Applied | None:
-    """What the service of the project has done; None when none is running here."""
-    if database_url is not None:
-        return None
-    try:
-        with find_service(server or str(folder)).client() as client:
-            return client.apply_triggers(prune=prune, dry_run=dry_run)
-    except Unreachable:
-        if server is not None:
-            raise
-        return None
+    return Exit.FAILED if found.quarantined else Exit.OK
 
 
 def _in_database(settings: Settings, prune: bool, dry_run: bool) -> Applied:
-    require_safe_place(settings.store_url, network_allowed=settings.sqlite_on_network)
+    files = fresh_catalogue(settings.project, settings.env)
     if dry_run and not is_there(settings.store_url):
-        files = applying.fresh_catalogue(settings)
         return Applied.model_validate(applying.planned([], files.triggers(), prune=prune))
-    prepare_home(settings.home)
-    migrate.upgrade(settings.store_url)
-    return asyncio.run(_apply(settings, prune, dry_run))
+    return asyncio.run(_apply(settings, files, prune, dry_run))
 
 
-async def _apply(settings: Settings, prune: bool, dry_run: bool) -> Applied:
+async def _apply(settings: Settings, catalogue: Catalogue, prune: bool, dry_run: bool) -> Applied:
     """The same without a service. Raises StartRefused while one has a SQLite database, or for another project's."""
-    db = open_database(settings.store_url)
-    await db.open()
-    try:
-        catalogue = applying.fresh_catalogue(settings)
-        await db.write(nodes.bind_project, catalogue.project.uuid)
+    async with project_database(settings, catalogue.project.uuid) as db:
         ids = Ids(db, "pipeline_schedule", size=1)
         triggers = Triggers(db=db, catalogue=catalogue, node_id="command line", launch=_no_launch)
         done = await applying.apply(
@@ -82,8 +66,6 @@ async def _apply(settings: Settings, prune: bool, dry_run: bool) -> Applied:
             prune=prune,
             dry_run=dry_run,
         )
-    finally:
-        await db.close()
     return Applied.model_validate(done)
 
 
@@ -93,15 +75,17 @@ def _no_launch(*_args: object, **_named: object) -> NoReturn:
 
 def _say(found: Applied) -> None:
     would = "would be " if found.dry_run else ""
+    said = [(would + name, trigger) for name in _DONE for trigger in getattr(found, name)]
+    told = {(trigger.pipeline_uuid, trigger.name) for _done, trigger in said}
+    said += [("", one) for one in found.quarantined if (one.pipeline_uuid, one.name) not in told]
     rows = [
         {
             "trigger": f"{trigger.pipeline_uuid}/{trigger.name}",
             "id": trigger.id,
-            "done": would + name,
+            "done": done,
             "error": trigger.error,
         }
-        for name in _DONE
-        for trigger in getattr(found, name)
+        for done, trigger in said
     ]
     tables.show(rows, "table", empty="the triggers are as their files say")
     if found.deactivated and not found.dry_run:

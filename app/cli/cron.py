@@ -7,8 +7,8 @@ import typer
 from app import clock
 from app.cli.exits import Exit
 from app.cli.tables import show
-from app.models.rows import ScheduleRow
-from app.models.states import ScheduleStatus, ScheduleType
+from app.pipelines.triggers import TriggerEntry
+from app.scheduler.ahead import row_of
 from app.scheduler.preview import marks, preview
 from app.scheduler.words import in_words
 
@@ -22,18 +22,10 @@ def explain_interval(
     """Say it in words, show the next execution dates in the trigger's zone and in UTC, and what clock changes do."""
     now = clock.now()
     given = {name: value for name, value in settings.items() if value is not None}
-    trigger = ScheduleRow(
-        id=0,
-        name="",
-        pipeline_uuid="",
-        schedule_type=ScheduleType.TIME,
-        status=ScheduleStatus.ACTIVE,
-        created_at=now,
-        updated_at=now,
-        schedule_interval=interval,
-        timezone=timezone,
-        settings=given,
+    entry = TriggerEntry(
+        pipeline_uuid="", name="", schedule_interval=interval, timezone=timezone, settings=given
     )
+    trigger = row_of(entry, now=now)
     slots = [] if interval.strip().lower() == "@once" else preview(trigger, now=now, count=count)
     rows: list[dict[str, object]] = [
         {

@@ -16,11 +16,12 @@ from app.cli.tables import show
 from app.errors import StartRefused
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.mage_variables import stored_variables, variables_folders, write_variables
-from app.scheduler import catchup
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.import_mage import rehearse, summary, take_over
+from app.scheduler.limiting import limits_in
 from app.scheduler.mage_plan import Line, Place, Result
 from app.scheduler.sync import By
-from app.settings import Settings, environment
+from app.settings import Settings
 from app.store import adopt, mage, migrate, nodes
 from app.store.adopt import Holdings
 from app.store.db import Database, is_there
@@ -43,8 +44,7 @@ def import_from_mage(folder: Path, url: str, wishes: Wishes, output: str) -> int
     """Take over what can be, show the report; the exit code says whether anything was refused."""
     _, settings = open_project(folder, database_url=wishes.into)
     configure_logging("warning")
-    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
-    catalogue.refresh()
+    catalogue = fresh_catalogue(settings.project, settings.env)
     names = (str(settings.project), str(folder.absolute()), wishes.repo_path or "")
     place = Place.of(catalogue, frozenset(name.rstrip("/") for name in names if name))
     rows = asyncio.run(mage.read_database(url))
@@ -81,7 +81,8 @@ async def _take(settings: Settings, rows: MageRows, place: Place) -> list[Line]:
     await _open_alone(database)
     try:
         await database.write(nodes.bind_project, place.project.uuid)
-        by = By("import-mage", clock.now(), place.project.week_start)
+        limits = limits_in(place.pipelines.values())
+        by = By("import-mage", clock.now(), place.project.week_start, limits)
         return await database.write(take_over, rows, place, by=by)
     finally:
         await database.close()

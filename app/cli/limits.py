@@ -5,28 +5,26 @@ import typer
 from app.cli import tables
 from app.cli.exits import Exit
 from app.cli.service import find_service
+from app.client import RunLimit
 
 
 def ls(server: str | None, output: str) -> int:
     """Show every limit."""
     with find_service(server).client() as client:
         found = list(client.limits())
-    if output == "json":
-        tables.show([limit.model_dump(mode="json") for limit in found], output)
-        return Exit.OK
-    rows = [
-        {
-            "scope": limit.scope,
-            "cap": limit.cap,
-            "running": limit.running,
-            "waiting": limit.waiting,
-            "source": limit.source,
-            "held by": limit.holders,
-        }
-        for limit in found
-    ]
-    tables.show(rows, output, empty="no limits")
+    tables.show_all(found, _row, output, empty="no limits")
     return Exit.OK
+
+
+def _row(limit: RunLimit) -> dict[str, object]:
+    return {
+        "scope": limit.scope,
+        "cap": limit.cap,
+        "running": limit.running,
+        "waiting": limit.waiting,
+        "source": limit.source,
+        "held by": limit.holders,
+    }
 
 
 def put(server: str | None, scope: str, cap: int) -> int:

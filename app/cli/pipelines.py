@@ -3,26 +3,24 @@
 from app.cli import tables
 from app.cli.exits import Exit
 from app.cli.service import find_service
+from app.client import PipelineDefinition
 
 
 def ls(server: str | None, output: str) -> int:
     """Show the pipelines."""
     with find_service(server).client() as client:
         found = list(client.pipelines())
-    if output == "json":
-        tables.show([pipeline.model_dump(mode="json") for pipeline in found], output)
-        return Exit.OK
-    rows = [
-        {
-            "pipeline": pipeline.uuid,
-            "status": pipeline.status,
-            "blocks": len(pipeline.blocks),
-            "description": pipeline.error or pipeline.description,
-        }
-        for pipeline in found
-    ]
-    tables.show(rows, output, empty="the project has no pipelines")
+    tables.show_all(found, _row, output, empty="the project has no pipelines")
     return Exit.OK
+
+
+def _row(pipeline: PipelineDefinition) -> dict[str, object]:
+    return {
+        "pipeline": pipeline.uuid,
+        "status": pipeline.status,
+        "blocks": len(pipeline.blocks),
+        "description": pipeline.error or pipeline.description,
+    }
 
 
 def show(server: str | None, uuid: str, output: str) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import NotFound, StartRefused
-from app.pipelines.catalogue import FOLDER
+from app.pipelines.catalogue import FOLDER, Catalogue
+from app.pipelines.problems import ProjectInvalid
 from app.pipelines.project import FILE, ProjectConfig, load_project
 from app.settings import Settings, environment, load
 
@@ -17,8 +18,12 @@ def open_project(folder: Path, **command_line: Any) -> tuple[ProjectConfig, Sett
     """A project and its settings. Raises NotFound without such a folder, StartRefused for senseless settings."""
     root = project_folder(folder)
     project = load_project(root, environment())
+    return project, _settings(root, section=project.settings, **command_line)
+
+
+def _settings(root: Path, **given: Any) -> Settings:
     try:
-        return project, load(root, section=project.settings, **command_line)
+        return load(root, **given)
     except ValidationError as error:
         fault = error.errors()[0]
         name = "RUNWRIGHT_" + "_".join(str(part) for part in fault["loc"]).upper()
@@ -28,6 +33,21 @@ def open_project(folder: Path, **command_line: Any) -> tuple[ProjectConfig, Sett
         ) from None
     except OSError as error:
         raise StartRefused(f"A setting's file cannot be read: {error.filename}: {error.strerror}") from None
+
+
+def read_project(folder: Path) -> Catalogue:
+    """The definitions of a project as its service reads them; a fault in its own file is one among the others.
+
+    Raises NotFound without such a folder, StartRefused for senseless settings.
+    """
+    from app.scheduler.catalogues import fresh_catalogue  # much: not for those who look for a service
+
+    root = project_folder(folder)
+    try:
+        _, settings = open_project(root)
+    except ProjectInvalid:
+        settings = _settings(root)
+    return fresh_catalogue(root, settings.env)
 
 
 def project_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from app.cli.logs import configure_logging
 from app.cli.project import open_project
 from app.cli.tables import show, show_one
 from app.errors import Conflict, NotFound
-from app.scheduler import applying
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.foreseen import Foreseen, foresee
 from app.scheduler.pruner import Pruned, Pruner
 from app.settings import Settings
@@ -42,7 +42,8 @@ async def _foresee(settings: Settings) -> tuple[list[Foreseen], int]:
     db = open_database(settings.store_url, exclusive=False)
     await db.open()
     try:
-        return await foresee(db, Pruner(db, applying.fresh_catalogue(settings), settings, _me()), settings)
+        catalogue = fresh_catalogue(settings.project, settings.env)
+        return await foresee(db, Pruner(db, catalogue, settings, _me()), settings)
     finally:
         await db.close()
 
@@ -51,7 +52,7 @@ async def _prune(settings: Settings) -> Pruned:
     db = open_database(settings.store_url)
     await db.open()
     try:
-        catalogue = applying.fresh_catalogue(settings)
+        catalogue = fresh_catalogue(settings.project, settings.env)
         await db.write(nodes.bind_project, catalogue.project.uuid)
         # On SQLite nobody else is there; beside the replicas of Postgres it goes as slowly as they do.
         pruner = Pruner(db, catalogue, settings, _me())

@@ -29,10 +29,7 @@ def ls(
     with find_service(server).client() as client:
         filters: dict[str, Any] = {"pipeline_uuid": pipelines, "status": statuses}
         found = list(client.runs(**filters, pipeline_schedule_id=triggers, limit=limit))
-    if output == "json":
-        tables.show([run.model_dump(mode="json") for run in found], output)
-    else:
-        tables.show([_row(run) for run in found], output, empty="no runs")
+    tables.show_all(found, _row, output, empty="no runs")
     return Exit.OK
 
 

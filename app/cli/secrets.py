@@ -10,12 +10,11 @@ import typer
 
 from app.cli import tables
 from app.cli.exits import Exit
-from app.cli.service import find_service
-from app.client import Client, Unreachable
+from app.cli.service import served_or_alone
+from app.client import Client
 from app.models.rows import SecretRow
 from app.models.schemas import Secret
 from app.scheduler.secrets import Secrets
-from app.settings import environment
 from app.store.vault import new_key
 
 T = TypeVar("T")
@@ -79,27 +78,13 @@ def key() -> int:
 
 
 def _do(server: str | None, remote: Callable[[Client], T], alone: Callable[[Secrets], Awaitable[T]]) -> T:
-    """Ask the service; where none runs for a folder of this machine, do it in its database."""
-    try:
-        with find_service(server).client() as client:
-            return remote(client)
-    except Unreachable:
-        if "://" in (server or "") or (server is None and environment().get("RUNWRIGHT_URL")):
-            raise
-    return asyncio.run(_alone(Path(server or ""), alone))
+    return served_or_alone(server, remote, lambda folder: asyncio.run(_alone(folder, alone)))
 
 
 async def _alone(folder: Path, work: Callable[[Secrets], Awaitable[T]]) -> T:
-    from app.cli.project import open_project, prepare_home
-    from app.store import migrate
-    from app.store.opening import open_database
+    from app.cli.alone import project_database  # much: not for those who ask a service
+    from app.cli.project import open_project
 
-    _, settings = open_project(folder)
-    prepare_home(settings.home)
-    await asyncio.to_thread(migrate.upgrade, settings.store_url)
-    db = open_database(settings.store_url)
-    await db.open()
-    try:
+    project, settings = open_project(folder)
+    async with project_database(settings, project.uuid) as db:
         return await work(Secrets(db, settings))
-    finally:
-        await db.close()

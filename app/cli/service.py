@@ -1,13 +1,16 @@
 """Finding the service that a command speaks to, and whom it speaks for."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from app.client import AsyncClient, Client, Retries, Unreachable
 from app.errors import InvalidInput, RunwrightError
 from app.settings import Settings, environment
 
+T = TypeVar("T")
 #: For a person who waits: what is not there in a second is not there.
 _IMPATIENT = Retries(count=2, first_s=0.1)
 _HINT = "Start one: runwright start PROJECT. Or name it: --server URL, or RUNWRIGHT_URL."
@@ -34,13 +37,29 @@ def find_service(server: str | None) -> Service:
 
     Without it `RUNWRIGHT_URL`, or the project in the current folder. Raises Unreachable where there is none.
     """
-    if server is None and environment().get("RUNWRIGHT_URL"):
-        return Service()
-    if server is not None and "://" in server:
+    if _is_address(server):
         return Service(server)
     if server is not None and not Path(server).is_dir():
         raise InvalidInput(f"--server: '{server}' is neither an address nor a folder.", hint=_HINT)
     return _of_folder(Path(server or ""))
+
+
+def served_or_alone(server: str | None, remote: Callable[[Client], T], alone: Callable[[Path], T]) -> T:
+    """What `remote` gets from the service, or `alone` from the project's folder when none runs for it.
+
+    Raises Unreachable where an address is named, by `server` or by `RUNWRIGHT_URL`, and nobody answers.
+    """
+    try:
+        with find_service(server).client() as client:
+            return remote(client)
+    except Unreachable:
+        if _is_address(server):
+            raise
+    return alone(Path(server or ""))
+
+
+def _is_address(server: str | None) -> bool:
+    return bool(environment().get("RUNWRIGHT_URL")) if server is None else "://" in server
 
 
 def _of_folder(folder: Path) -> Service:

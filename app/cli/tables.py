@@ -1,10 +1,14 @@
 """Lists and single things, on a terminal or for a program."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import typer
+from pydantic import BaseModel
+
+Thing = TypeVar("Thing", bound=BaseModel)
 
 
 def show(rows: Sequence[Mapping[str, object]], output: str, *, empty: str = "nothing") -> None:
@@ -21,6 +25,14 @@ def show(rows: Sequence[Mapping[str, object]], output: str, *, empty: str = "not
             typer.echo(
                 "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
             )
+
+
+def show_all(
+    found: Sequence[Thing], row: Callable[[Thing], Mapping[str, object]], output: str, *, empty: str
+) -> None:
+    """Write things of the API: on a terminal what `row` tells of each, else all of them as one JSON list."""
+    rows = [one.model_dump(mode="json") if output == "json" else row(one) for one in found]
+    show(rows, output, empty=empty)
 
 
 def show_one(thing: Mapping[str, object], output: str) -> None:

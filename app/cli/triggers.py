@@ -13,7 +13,7 @@ from app.cli.explain import moment_of, zone_of
 from app.cli.runs import started
 from app.cli.service import find_service
 from app.cli.variables import runtime_variables
-from app.client import PipelineSchedule
+from app.client import PipelineSchedule, Slot
 from app.models.explain_schemas import MissedSlots
 from app.models.system_schemas import Missed
 
@@ -25,24 +25,21 @@ def ls(server: str | None, pipelines: list[str] | None, statuses: list[str] | No
     """Show triggers."""
     with find_service(server).client() as client:
         found = list(client.schedules(pipeline_uuid=pipelines, status=statuses))
-    if output == "json":
-        tables.show([trigger.model_dump(mode="json") for trigger in found], output)
-        return Exit.OK
-    rows = [
-        {
-            "id": trigger.id,
-            "pipeline": trigger.pipeline_uuid,
-            "name": trigger.name,
-            "type": trigger.schedule_type,
-            "interval": trigger.schedule_interval,
-            "status": "error" if trigger.error else "ended" if trigger.ended else trigger.status,
-            "next": trigger.next_execution_date,
-            "error": shorten(trigger.error or "", _ERROR_WIDTH, placeholder=" …"),
-        }
-        for trigger in found
-    ]
-    tables.show(rows, output, empty="no triggers")
+    tables.show_all(found, _row, output, empty="no triggers")
     return Exit.OK
+
+
+def _row(trigger: PipelineSchedule) -> dict[str, object]:
+    return {
+        "id": trigger.id,
+        "pipeline": trigger.pipeline_uuid,
+        "name": trigger.name,
+        "type": trigger.schedule_type,
+        "interval": trigger.schedule_interval,
+        "status": "error" if trigger.error else "ended" if trigger.ended else trigger.status,
+        "next": trigger.next_execution_date,
+        "error": shorten(trigger.error or "", _ERROR_WIDTH, placeholder=" …"),
+    }
 
 
 def show(server: str | None, trigger_id: int, output: str) -> int:
@@ -145,22 +142,19 @@ def slots(
         zone = zone_of(client, trigger_id)[0] if since else None
         start = moment_of(since, zone, "--since") if since and zone else None
         found = list(client.slots(trigger_id, outcome=outcomes, since=start, limit=limit))
-    if output == "json":
-        tables.show([slot.model_dump(mode="json") for slot in found], output)
-        return Exit.OK
-    rows = [
-        {
-            "execution date": slot.execution_date,
-            "until": slot.until,
-            "slots": slot.count,
-            "outcome": slot.outcome,
-            "reason": slot.reason,
-            "run": slot.pipeline_run_id,
-        }
-        for slot in found
-    ]
-    tables.show(rows, output, empty="no slot has been due yet")
+    tables.show_all(found, _slot_row, output, empty="no slot has been due yet")
     return Exit.OK
+
+
+def _slot_row(slot: Slot) -> dict[str, object]:
+    return {
+        "execution date": slot.execution_date,
+        "until": slot.until,
+        "slots": slot.count,
+        "outcome": slot.outcome,
+        "reason": slot.reason,
+        "run": slot.pipeline_run_id,
+    }
 
 
 def trigger(server: str | None, trigger_id: int, runtime_vars: str | None, watch: bool) -> int:

@@ -4,18 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from app.cli.exits import Exit
-from app.cli.project import project_folder
+from app.cli.project import read_project
 from app.cli.tables import show
-from app.pipelines.catalogue import Catalogue
 from app.pipelines.validate import findings
-from app.scheduler import catchup
-from app.settings import environment
 
 
 def validate_project(folder: Path, output: str) -> int:
     """Show what is wrong; the exit code says whether anything is invalid."""
-    catalogue = Catalogue(project_folder(folder), environment(), catchup.judge)
-    catalogue.refresh()
+    catalogue = read_project(folder)
     found = findings(catalogue)
     if output == "json":
         show([asdict(finding) for finding in found], output)

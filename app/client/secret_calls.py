@@ -1,15 +1,13 @@
 """Calls about secrets: their names; a value goes in and never comes out."""
 
-from app.client.calls import one, pages, part, post
+from app.client.calls import Calls, one, pages, part, post
 from app.client.flow import Flow, Request, Stream, call, stream
-from app.client.sending import Retries, send
+from app.client.sending import send
 from app.models.schemas import Rotated, Secret
 
 
-class SecretCalls:
-    """What `Api` can do with secrets."""
-
-    _retries: Retries
+class SecretCalls(Calls):
+    """What both clients can do with secrets."""
 
     @stream
     def secrets(self) -> Stream[Secret]:

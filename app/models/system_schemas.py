@@ -57,3 +57,4 @@ class Applied(Out):
     changed: list[AppliedTrigger]
     deactivated: list[AppliedTrigger] = Field(description="their entry has gone from its file")
     deleted: list[AppliedTrigger] = Field(description="by prune")
+    quarantined: list[AppliedTrigger] = Field(description="of the files, with a fault; also those unchanged")

@@ -63,7 +63,7 @@ async def pause_all(engine: EngineDep, body: PauseAll | None = None) -> PauseSta
     holds already is returned unchanged.
     """
     asked = body or PauseAll()
-    await engine.db.write(pausing.pause_all, asked.note, now=clock.now())
+    await engine.db.write(pausing.pause_all, asked.note, clock=clock.now)
     return await _pause_state(engine)
 
 
@@ -72,7 +72,7 @@ async def pause_all(engine: EngineDep, body: PauseAll | None = None) -> PauseSta
 async def resume_all(engine: EngineDep, body: ResumeAll | None = None) -> PauseState:
     """Let all triggers go on. What was due meanwhile is treated as `missed` says, else as after an outage."""
     asked = body or ResumeAll()
-    await engine.db.write(pausing.resume_all, asked.missed, now=clock.now())
+    await engine.db.write(pausing.resume_all, asked.missed, clock=clock.now)
     return await _pause_state(engine)
 
 

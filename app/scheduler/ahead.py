@@ -5,7 +5,6 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from app.errors import InvalidInput
 from app.models.rows import ScheduleRow
@@ -98,7 +97,6 @@ def _of(
             now=now,
             count=count,
             week_start=project.week_start,
-            timezone=project.timezone,
             expected=expected,
         )
     except InvalidInput:  # it is quarantined, or will be at the next tick
@@ -125,16 +123,16 @@ def of_definition(
     jitter = row.settings.get("jitter_s")
     # How much later a run starts depends on the id, which the trigger does not have yet.
     row = replace(row, settings={key: value for key, value in row.settings.items() if key != "jitter_s"})
-    zone: dict[str, Any] = {"week_start": project.week_start, "timezone": project.timezone}
-    found = preview(_bounded(row, after), now=after, count=count, **zone)
+    week_start = project.week_start
+    found = preview(_bounded(row, after), now=after, count=count, week_start=week_start)
     if jitter:
         note = Note("jitter", f"its run starts up to {jitter:g} s later")
         found = [replace(slot, notes=(*slot.notes, note)) for slot in found]
     return Preview(
-        in_words=in_words(row.schedule_interval or "", project.week_start),
-        timezone=row.timezone or project.timezone,
+        in_words=in_words(row.schedule_interval or "", week_start),
+        timezone=row.timezone or "UTC",
         items=tuple(found),
-        clock_changes=tuple(marks(row, after, **zone, limit=_MARKS)),
+        clock_changes=tuple(marks(row, after, week_start=week_start, limit=_MARKS)),
     )
 
 
@@ -161,6 +159,8 @@ def row_of(entry: TriggerEntry, *, now: datetime) -> ScheduleRow:
         timezone=entry.timezone,
         start_time=entry.start_time,
         last_enabled_at=now,
+        variables=entry.variables,
         settings=entry.settings,
+        sla=entry.sla,
         error=entry.error,
     )

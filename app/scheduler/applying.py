@@ -13,9 +13,10 @@ from app import clock
 from app.models.rows import ScheduleRow
 from app.pipelines.catalogue import Catalogue
 from app.pipelines.triggers import TriggerEntry
-from app.scheduler import catchup, limiting, sync
+from app.scheduler import limiting, sync
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.triggers import Triggers
-from app.settings import Settings, environment
+from app.settings import Settings
 from app.store import schedules, slots
 from app.store.db import Database, Tx
 from app.store.ids import Ids
@@ -43,6 +44,8 @@ class Applied:
     changed: tuple[Named, ...] = ()
     deactivated: tuple[Named, ...] = ()
     deleted: tuple[Named, ...] = ()
+    #: every trigger of the files that has a fault, whether it changes now or not
+    quarantined: tuple[Named, ...] = ()
 
 
 def planned(
@@ -54,13 +57,16 @@ def planned(
 ) -> Applied:
     """What :func:`app.scheduler.sync.apply` would do with these triggers and entries, and a prune after it. Pure."""
     left = {(row.pipeline_uuid, row.name): (row, digest) for row, digest in known}
-    created, changed = [], []
+    created, changed, quarantined = [], [], []
     for entry in entries:
         row, digest = left.pop((entry.pipeline_uuid, entry.name), (None, None))
+        named = Named(row.id if row else None, entry.pipeline_uuid, entry.name, entry.error)
         if row is None:
-            created.append(Named(None, entry.pipeline_uuid, entry.name, entry.error))
+            created.append(named)
         elif digest != entry.digest or (row.error is None) != (entry.error is None):
-            changed.append(Named(row.id, entry.pipeline_uuid, entry.name, entry.error))
+            changed.append(named)
+        if entry.error is not None:
+            quarantined.append(named)
     gone = [r for r, _d in left.values() if r.managed_by == "file" and r.pipeline_uuid not in unread]
     before = [row for row, digest in left.values() if digest == sync.GONE]
     return Applied(
@@ -69,18 +75,12 @@ def planned(
         changed=tuple(changed),
         deactivated=() if prune else tuple(_named(row) for row in gone),
         deleted=tuple(_named(row) for row in (*before, *gone)) if prune else (),
+        quarantined=tuple(quarantined),
     )
 
 
 def _named(row: ScheduleRow) -> Named:
     return Named(row.id, row.pipeline_uuid, row.name)
-
-
-def fresh_catalogue(settings: Settings) -> Catalogue:
-    """The project's files as they are now, read by nobody else: a look at it takes no news from the service."""
-    found = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
-    found.refresh()
-    return found
 
 
 async def apply(
@@ -93,7 +93,7 @@ async def apply(
     dry_run: bool,
 ) -> Applied:
     """Bring the database to the files with `follow`, then delete what has no entry any more if `prune` says so."""
-    files = await asyncio.to_thread(fresh_catalogue, settings)
+    files = await asyncio.to_thread(fresh_catalogue, settings.project, settings.env)
     known = await db.read(schedules.with_digests)
     plan = planned(known, files.triggers(), files.unread_triggers(), prune=prune)
     if dry_run:
@@ -101,9 +101,17 @@ async def apply(
     await follow()
     deleted = await triggers.prune() if prune else []
     ids = {(row.pipeline_uuid, row.name): row.id for row, _ in await db.read(schedules.with_digests)}
-    created = [replace(new, id=ids.get((new.pipeline_uuid, new.name))) for new in plan.created]
-    done = tuple(_named(row) for row in deleted)
-    return replace(plan, dry_run=False, created=tuple(created), deleted=done)
+
+    def with_ids(found: Iterable[Named]) -> tuple[Named, ...]:
+        return tuple(replace(one, id=ids.get((one.pipeline_uuid, one.name))) for one in found)
+
+    return replace(
+        plan,
+        dry_run=False,
+        created=with_ids(plan.created),
+        deleted=tuple(_named(row) for row in deleted),
+        quarantined=with_ids(plan.quarantined),
+    )
 
 
 async def bring(db: Database, catalogue: Catalogue, schedule_ids: Ids, node_id: str) -> int:

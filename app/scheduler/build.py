@@ -7,10 +7,9 @@ from app.errors import StartRefused
 from app.executors.base import Executor
 from app.executors.inline import InlineExecutor
 from app.executors.pool import WorkerPool
-from app.pipelines.catalogue import Catalogue
-from app.scheduler import catchup
+from app.scheduler.catalogues import catalogue_of
 from app.scheduler.engine import Engine
-from app.settings import Settings, environment
+from app.settings import Settings
 from app.store.opening import require_safe_place
 
 
@@ -33,7 +32,7 @@ def build_engine(settings: Settings, *, scheduling: bool = True, borrow: Setting
     """
     _arm(settings)
     require_safe_place(settings.store_url, network_allowed=settings.sqlite_on_network)
-    catalogue = Catalogue(settings.project, {**environment(), "ENV": settings.env}, catchup.judge)
+    catalogue = catalogue_of(settings.project, settings.env)
 
     def executors(node_id: str, dead: Sequence[str]) -> tuple[Executor, Executor | None]:
         workers = WorkerPool(

@@ -11,6 +11,7 @@ from typing import Any, Final
 from app.models.rows import RunRow, ScheduleRow, SlotRow
 from app.models.states import ScheduleStatus, ScheduleType, SlotOutcome
 from app.pipelines import trigger_settings
+from app.scheduler import catchup
 from app.scheduler.blackouts import Blackout
 from app.scheduler.clockchanges import marks_between
 from app.scheduler.timetable import Timetable
@@ -78,7 +79,8 @@ def explain_slot(
     if quiet is not None:
         rule = {"rule": quiet.rule, "name": quiet.name}
         reasons.append(Reason(quiet.kind, f"No run then: {quiet.text}.", rule))
-    return reasons or [*_undecided(known, at, now, service), *_clock_changes(table, at)]
+    starts = at if table.lands else catchup.starts_at(then, table, at)
+    return reasons or [*_undecided(known, at, starts, now, service), *_clock_changes(table, at)]
 
 
 def _decided(slot: SlotRow, run: RunRow | None) -> Iterator[Reason]:
@@ -188,16 +190,22 @@ def _clock_changes(table: Timetable, at: datetime) -> Iterator[Reason]:
         yield Reason(mark.code, f"{mark.text}.", facts)
 
 
-def _undecided(known: Known, at: datetime, now: datetime, service: Service) -> Iterator[Reason]:
-    """It is a slot of an active trigger, and has no row."""
+def _undecided(
+    known: Known, at: datetime, starts: datetime, now: datetime, service: Service
+) -> Iterator[Reason]:
+    """It is a slot of an active trigger whose run starts at `starts`, and has no row."""
     schedule, then = known.schedule, known.then
-    if at > now:
-        when = {"execution_date": at, "in_s": round((at - now) / timedelta(seconds=1), 3)}
-        yield Reason("not_yet", f"It is due in {span(now, at)}; nothing has been decided.", when)
-    elif then is not None and then.revision == schedule.revision and _is_ahead(schedule, at):
-        late = round((now - at) / timedelta(seconds=1), 3)
+    ahead = then is not None and then.revision == schedule.revision and _is_ahead(schedule, at)
+    if at > now or (starts > now and ahead):
+        when: dict[str, Any] = {"execution_date": at, "in_s": round((starts - now) / timedelta(seconds=1), 3)}
+        held = ""
+        if starts != at:
+            when["starts_at"], held = starts, f" (its jitter holds it until {stamp(starts)})"
+        yield Reason("not_yet", f"It is due in {span(now, starts)}{held}; nothing has been decided.", when)
+    elif ahead:
+        late = round((now - starts) / timedelta(seconds=1), 3)
         facts = {"late_s": late, "scheduler_lag_s": service.lag_s, "nodes": list(service.alive)}
-        yield Reason("undecided", f"It is due since {span(at, now)} and not decided yet.", facts)
+        yield Reason("undecided", f"It is due since {span(starts, now)} and not decided yet.", facts)
     else:
         text = "It has no row: the trigger's looking on began after it, or its row was pruned."
         yield Reason("no_record", text, {"cursor_at": schedule.cursor_at})

@@ -96,7 +96,7 @@ def _judged(
         return then, None, None
     try:
         trigger_settings.check(then.settings)
-        table = table_of(then, week_start=project.week_start, timezone=project.timezone)
+        table = table_of(then, week_start=project.week_start)
         return then, table, blackouts.parse(then.settings.get("blackouts"), table.zone.key)
     except InvalidInput as error:
         return replace(then, settings={}, error=then.error or error.detail), None, None
@@ -107,13 +107,15 @@ def _as_then(known: Known) -> ScheduleRow:
     then = known.then
     if then is None or then.revision == known.schedule.revision:
         return known.schedule
-    return replace(
+    found = replace(
         known.schedule,
         schedule_interval=then.schedule_interval,
         timezone=then.timezone,
         start_time=then.start_time,
-        settings=known.schedule.settings if then.settings is None else then.settings,
     )
+    if then.settings is None:
+        return found
+    return replace(found, settings=then.settings, last_enabled_at=then.last_enabled_at)
 
 
 def _lag_s(schedule: ScheduleRow, now: datetime) -> float:

@@ -154,7 +154,7 @@ def options(
     if request.anew:
         found["anew"] = list(request.anew)
     if schedule is not None:
-        found["trigger"] = variables.of_trigger(schedule, pipeline.timezone, week_start)
+        found["trigger"] = variables.of_trigger(schedule, week_start)
         if schedule.settings.get("allow_blocks_to_fail"):
             found["allow_blocks_to_fail"] = True
         if schedule.sla and (on_sla := schedule.settings.get("on_sla")):

@@ -23,14 +23,9 @@ class Limiter(Protocol):
     triggers: Any
 
 
-def no_limits(_pipeline_uuid: str) -> Limits:
-    """For whoever knows no definitions."""
-    return _NONE
-
-
-def limits_in(pipelines: Iterable[Pipeline]) -> Callable[[str], Limits]:
-    """What each pipeline's `concurrency_config` says; of an unknown one, nothing."""
-    known: Mapping[str, Limits] = {pipeline.uuid: pipeline.limits for pipeline in pipelines}
+def limits_in(pipelines: Iterable[Pipeline | None]) -> Callable[[str], Limits]:
+    """What each pipeline's `concurrency_config` says; of an unknown one, and one with a fault (None), nothing."""
+    known: Mapping[str, Limits] = {found.uuid: found.limits for found in pipelines if found is not None}
     return lambda uuid: known.get(uuid, _NONE)
 
 

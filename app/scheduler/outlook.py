@@ -11,7 +11,7 @@ from app.pipelines import trigger_settings
 from app.pipelines.catalogue import Catalogue
 from app.scheduler import catchup, landing, ticker
 from app.scheduler.landing import Expected
-from app.scheduler.tick import once_at
+from app.scheduler.tables_of import once_at
 from app.scheduler.timetable import Timetable
 from app.store import slots
 from app.store.db import Database

@@ -11,10 +11,10 @@ from itertools import islice
 
 from app.models.rows import ScheduleRow
 from app.scheduler import blackouts
-from app.scheduler.catchup import next_slot, next_slot_once, starts_at
+from app.scheduler.catchup import due_until, next_slot, next_slot_once, starts_at
 from app.scheduler.clockchanges import LIMIT, Mark, marks_between
 from app.scheduler.landing import Expected
-from app.scheduler.tables_of import table_of
+from app.scheduler.tables_of import once_at, table_of
 from app.scheduler.timetable import Timetable
 
 _US = timedelta(microseconds=1)
@@ -47,15 +47,14 @@ def preview(
     now: datetime,
     count: int,
     week_start: str = "sunday",
-    timezone: str = "UTC",
     expected: Expected | None = None,
 ) -> list[Upcoming]:
-    """The next `count` slots after `now` that are not yet decided, as if the trigger were active.
+    """The next `count` slots that are not yet due at `now`, nor decided, as if the trigger were active.
 
-    `timezone` is the project's, `expected` the runtime a landing time reckons with. `@always_on` has none.
+    `expected` is the runtime a landing time reckons with. `@always_on` has none.
     Raises InvalidInterval, or InvalidInput for blackouts that cannot be read.
     """
-    table = table_of(schedule, week_start=week_start, timezone=timezone)
+    table = table_of(schedule, week_start=week_start)
     quiet = blackouts.parse(schedule.settings.get("blackouts"), table.zone.key)
     slots = list(islice(_slots(schedule, table, now), count))
     notes = _clock_notes(table, now, slots)
@@ -71,35 +70,32 @@ def preview(
 
 
 def marks(
-    schedule: ScheduleRow,
-    now: datetime,
-    days: int = 366,
-    *,
-    week_start: str = "sunday",
-    timezone: str = "UTC",
-    limit: int = LIMIT,
+    schedule: ScheduleRow, now: datetime, days: int = 366, *, week_start: str = "sunday", limit: int = LIMIT
 ) -> list[Mark]:
     """Every slot that a daylight saving rule moves, drops or doubles within `days` of `now`."""
-    table = table_of(schedule, week_start=week_start, timezone=timezone)
+    table = table_of(schedule, week_start=week_start)
     return marks_between(table, now, now + timedelta(days=days), limit)
 
 
 def _slots(schedule: ScheduleRow, table: Timetable, now: datetime) -> Iterator[datetime]:
     if table.kind == "once":
-        date = schedule.start_time or schedule.last_enabled_at or schedule.created_at
+        date = once_at(schedule)
         undecided = schedule.cursor_at is None or date > schedule.cursor_at
         if undecided and next_slot_once(schedule, date):
             yield date
         return
-    slot = next_slot(schedule, table, _cursor(schedule, now))
+    slot = next_slot(schedule, table, _cursor(schedule, table, now))
     while slot is not None:
         yield slot
         slot = next_slot(schedule, table, slot)
 
 
-def _cursor(schedule: ScheduleRow, now: datetime) -> datetime:
-    """The slots to come are after this: a slot at `start_time` itself is one of them."""
-    decided = max(now, schedule.cursor_at or now)
+def _cursor(schedule: ScheduleRow, table: Timetable, now: datetime) -> datetime:
+    """The slots to come are after this: one that its jitter still holds, or one at `start_time`, is among them."""
+    due: datetime | None = now
+    if schedule.cursor_at and schedule.settings.get("jitter_s") and not table.lands:
+        due = due_until(schedule, table, now)
+    decided = max(filter(None, (due, schedule.cursor_at)))
     return max(decided, schedule.start_time - _US) if schedule.start_time else decided
 
 
@@ -109,7 +105,7 @@ def _clock_notes(table: Timetable, now: datetime, slots: list[datetime]) -> list
     if not slots or slots[0] - now > _NO_MARKS_BEYOND:
         return notes
     until = min(slots[-1] + timedelta(days=1), now + _NO_MARKS_BEYOND)
-    for mark in marks_between(table, now - timedelta(days=1), until):
+    for mark in marks_between(table, min(now, slots[0]) - timedelta(days=1), until):
         if mark.slot is None and mark.change <= now:
             continue
         # In UTC: Python calls a repeated local time unequal to everything of another zone.

@@ -5,7 +5,7 @@ entry that cannot be scheduled is quarantined with its error; it hurts no other.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,8 +20,8 @@ from app.scheduler import limiting
 from app.scheduler.admission import schedule_cap
 from app.scheduler.catchup import dropped
 from app.scheduler.every import PREFIX
-from app.scheduler.tables_of import table_of
-from app.scheduler.tick import first_look, once_at
+from app.scheduler.tables_of import once_at, table_of
+from app.scheduler.tick import first_look
 from app.store import limits, schedules, slots
 from app.store.db import Tx
 from app.store.slots import NewSlot
@@ -63,9 +63,9 @@ class By:
 
     node_id: str
     now: datetime
-    week_start: str = "sunday"
-    #: what a pipeline's `concurrency_config` says
-    limits: Callable[[str], Limits] = limiting.no_limits
+    week_start: str
+    #: what a pipeline's `concurrency_config` says: without it a trigger would lose its limit
+    limits: Callable[[str], Limits]
 
 
 def put(
@@ -95,6 +95,21 @@ def put(
         cap = schedule_cap(values["settings"], by.limits(str(values.get("pipeline_uuid"))))
         source = limiting.source_of(values.get("managed_by") or (old.managed_by if old else "api"))
         limits.set_limit(tx, f"schedule:{schedule_id}", cap, source=source, now=by.now)
+
+
+def take_up(tx: Tx, seen: Sequence[ScheduleRow], *, by: By) -> list[ScheduleRow]:
+    """Let triggers that were set aside fire again; what was due meanwhile is on record as missed. Returns which.
+
+    One that the service has written since it was `seen` is left out: a replica, or somebody, was faster.
+    """
+    ours = {}
+    for row in sorted(seen, key=lambda row: row.id):  # locked in the order of a tick
+        old = schedules.lock(tx, row.id)
+        if old is not None and old.revision == row.revision:
+            ours[row.id] = row
+    for schedule_id in sorted(ours, key=str):  # the order of their limits' scopes
+        put(tx, schedule_id, {"error": None}, by=by, anew=True)
+    return list(ours.values())
 
 
 def _moved(
@@ -202,8 +217,8 @@ def _timing(
     try:
         table = table_of(probe, week_start=by.week_start)
         trigger_settings.check(probe.settings)
-    except InvalidInput as error:
-        return {"next_fire_at": None, "cursor_at": cursor, "error": str(error)}
+    except InvalidInput as error:  # a hand has broken it: the tick sets it aside, and looks at it again
+        return {"next_fire_at": by.now, "cursor_at": cursor, "error": str(error)}
     if table.kind == "once" and old is not None and _is_spent(old, values):
         # It stays so under its new `last_enabled_at`.
         return {"next_fire_at": None, "cursor_at": max(filter(None, (cursor, enabled)))}

@@ -9,8 +9,8 @@ from app.scheduler.landing import landing_table
 from app.scheduler.timetable import Timetable
 
 
-def table_of(schedule: ScheduleRow, *, week_start: str, timezone: str = "UTC") -> Timetable:
-    """The slots of a trigger. `timezone` is the project's, for a trigger that names none.
+def table_of(schedule: ScheduleRow, *, week_start: str) -> Timetable:
+    """The slots of a trigger, in UTC where its row names no zone: the project's was written into it.
 
     Reads `settings`: `dst_gap`, `dst_overlap`, `landing_time_enabled`. `@every` counts from `start_time`, else
     from the moment the trigger was enabled. Cheap: what is costly about it is cached. Raises InvalidInterval.
@@ -19,14 +19,15 @@ def table_of(schedule: ScheduleRow, *, week_start: str, timezone: str = "UTC") -
     interval = schedule.schedule_interval or ""
     table = timetable.parse(
         interval,
-        schedule.timezone or timezone,
+        schedule.timezone or "UTC",
         week_start,
         str(settings.get("dst_gap") or "next"),
         str(settings.get("dst_overlap") or "first"),
-        _anchor(schedule) if interval.lstrip()[: len(PREFIX)].lower() == PREFIX else None,
+        once_at(schedule) if interval.lstrip()[: len(PREFIX)].lower() == PREFIX else None,
     )
     return landing_table(table, schedule.start_time) if settings.get("landing_time_enabled") else table
 
 
-def _anchor(schedule: ScheduleRow) -> datetime:
+def once_at(schedule: ScheduleRow) -> datetime:
+    """The one execution date of an `@once` trigger, and one of an `@every` trigger's."""
     return schedule.start_time or schedule.last_enabled_at or schedule.created_at

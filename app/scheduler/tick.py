@@ -11,25 +11,14 @@ from datetime import datetime, timedelta
 from app.models.rows import ScheduleRow
 from app.models.states import SlotOutcome
 from app.scheduler import blackouts, catchup
-from app.scheduler.catchup import COUNT_LIMIT, ROWS_EACH, Fire, dropped
+from app.scheduler.catchup import Fire
 from app.scheduler.landing import Expected
+from app.scheduler.tables_of import once_at
 from app.scheduler.timetable import Timetable
 from app.store import births, launch, pausing, slots, waits
 from app.store.db import Tx
 from app.store.launch import NewRun
 from app.store.slots import NewSlot
-
-__all__ = [
-    "COUNT_LIMIT",
-    "ROWS_EACH",
-    "Decision",
-    "Plan",
-    "Recent",
-    "decide",
-    "dropped",
-    "first_look",
-    "plan",
-]
 
 #: `@always_on` starts no run sooner than this after the one before was made.
 ALWAYS_ON_S = 1.0
@@ -113,16 +102,11 @@ def plan(schedule: ScheduleRow, table: Timetable, *, now: datetime, recent: Rece
 def _plan_once(schedule: ScheduleRow, table: Timetable, now: datetime) -> Plan:
     date, cursor = once_at(schedule), schedule.cursor_at
     if (cursor is not None and date <= cursor) or catchup.next_slot_once(schedule, date) is None:
-        return Plan(cursor, None)
+        return Plan(cursor or date - _US, None)  # a cursor says that it was looked at
     if date > now and not table.lands:
         return Plan(cursor, date)
     settled = catchup.settle_once(schedule, table, date, now=now)
     return Plan(date, None, settled.fires, settled.dropped)
-
-
-def once_at(schedule: ScheduleRow) -> datetime:
-    """The one execution date of an `@once` trigger."""
-    return schedule.start_time or schedule.last_enabled_at or schedule.created_at
 
 
 def back_off(failures: int) -> timedelta:
@@ -144,7 +128,7 @@ def _plan_always_on(schedule: ScheduleRow, table: Timetable, *, now: datetime, r
     if last_end is not None and last_end >= enabled and now < (waits := last_end + back_off(recent.failures)):
         return Plan(cursor, waits)
     if catchup.next_slot_once(schedule, now) is None:
-        return Plan(cursor, None)
+        return Plan(cursor or enabled - _US, None)  # as above
     if blackouts.parse(schedule.settings.get("blackouts"), table.zone.key).covers(now):
         return Plan(cursor, now + timedelta(seconds=BLACKOUT_S))
     date = max(last_end, enabled) if last_end else enabled

@@ -18,7 +18,7 @@ from app.models.rows import ScheduleRow
 from app.models.states import Cause
 from app.pipelines import trigger_settings
 from app.pipelines.catalogue import Catalogue
-from app.scheduler import blackouts, landing, launch, sync
+from app.scheduler import blackouts, landing, launch, limiting, sync
 from app.scheduler.intake import Intake
 from app.scheduler.tables_of import table_of
 from app.scheduler.tick import FAILURES, Decision, Plan, Recent, decide, plan
@@ -27,12 +27,14 @@ from app.store import looks, slots
 from app.store.db import Database, Tx
 from app.store.ids import Ids
 from app.store.launch import NewRun
-from app.store.sql import lock_named
+from app.store.sql import in_chunks, lock_named
 
 log = logging.getLogger(__name__)
 
 #: Triggers looked at in one round; runs made in one transaction.
 BATCH: Final = 500
+#: Triggers taken up again in one transaction: it holds up whoever else writes.
+TAKEN_UP: Final = 100
 #: `@always_on` asks after a pipeline that is broken no more often than this.
 BROKEN_S: Final = 60.0
 #: Triggers that are watched for a mended row, at most; the others are looked at every minute.
@@ -59,6 +61,8 @@ class Ticker:
         self._aside: dict[int, ScheduleRow] = {}
         #: what this round sets aside: written together, and after what it decides
         self._faults: list[tuple[ScheduleRow, str]] = []
+        #: and what it takes up again
+        self._mended: list[ScheduleRow] = []
         self._searched: datetime | None = None
         #: when the tick last ended, for `/health`
         self.ticked_at: datetime | None = None
@@ -85,7 +89,7 @@ class Ticker:
         now = clock.now()
         decisions = [d for schedule in due if (d := await self._decision(schedule, now)) is not None]
         written = [await self._write(part) for part in _parts(decisions)]
-        await self._write_faults()
+        await self._write_aside()
         if any(written):
             self._intake.has_news()
         catching_up = any(d.plan.next_fire_at == now for d in decisions)
@@ -109,11 +113,11 @@ class Ticker:
             return False
 
     async def _decision(self, schedule: ScheduleRow, now: datetime) -> Decision | None:
-        """The plan for a due trigger, with its runs; None when it was set aside, or mended, instead."""
+        """The plan for a due trigger, with its runs; None when it is set aside, or taken up, instead."""
         try:
             table = self.judge(schedule)
             if schedule.error is not None:
-                await self._mended(schedule)
+                self._mended.append(schedule)
                 return None
             planned = plan(schedule, table, now=now, recent=await self._recent(schedule, table))
             return await self._with_runs(schedule, planned, now) if planned.fires else _of(schedule, planned)
@@ -176,6 +180,13 @@ class Ticker:
         if len(self._aside) < WATCHED or schedule.id in self._aside:
             self._aside[schedule.id] = _as_watched(schedule)
 
+    async def _write_aside(self) -> None:
+        """Write what was taken up again, then what was set aside."""
+        mended, self._mended = self._mended, []
+        for part in in_chunks(mended, TAKEN_UP):
+            await self._write_mended(part)
+        await self._write_faults()
+
     async def _write_faults(self) -> None:
         """Write what was set aside: a transaction for all, since two thousand of them would hold up the others."""
         faults, self._faults = self._faults, []
@@ -191,37 +202,52 @@ class Ticker:
                 one = [(schedule, "it cannot be scheduled, nor its fault be written down")]
                 await self._db.write(slots.quarantine, one, now=clock.now())
 
-    async def _mended(self, schedule: ScheduleRow) -> None:
-        """Take up a trigger again that was set aside; what was due meanwhile is on record as missed."""
-        self._aside.pop(schedule.id, None)
-        by = sync.By(self._node_id, clock.now(), self._catalogue.project.week_start)
+    async def _write_mended(self, mended: Sequence[ScheduleRow]) -> None:
+        """Take up triggers again that were set aside. One that cannot be is set aside anew, and hurts no other."""
+        try:
+            taken = await self._db.write(self._take_up, mended)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # belongs to one trigger; the tick is for all of them
+            if half := len(mended) // 2:
+                await self._write_mended(mended[:half])
+                await self._write_mended(mended[half:])
+                return
+            log.exception("trigger %d ('%s') cannot be taken up again", mended[0].id, mended[0].name)
+            self._set_aside(mended[0], f"it could not be taken up again: {type(error).__name__}")
+            return
+        for schedule in taken:
+            self._aside.pop(schedule.id, None)
+            log.info("trigger %d ('%s') is mended", schedule.id, schedule.name)
 
-        def write(tx: Tx) -> None:
-            lock_named(tx, "triggers")
-            sync.put(tx, schedule.id, {"error": None}, by=by, anew=True)
-
-        await self._db.write(write)
-        log.info("trigger %d ('%s') is mended", schedule.id, schedule.name)
+    def _take_up(self, tx: Tx, mended: Sequence[ScheduleRow]) -> list[ScheduleRow]:
+        lock_named(tx, "triggers")  # the time is asked after it: what came due in the wait is missed as well
+        limits = limiting.limits_in(entry.pipeline for entry in self._catalogue.entries())
+        by = sync.By(self._node_id, clock.now(), self._catalogue.project.week_start, limits)
+        return sync.take_up(tx, mended, by=by)
 
     async def _look_aside(self) -> bool:
-        """Look at triggers whose rows somebody has written: those set aside that changed, those never seen.
+        """Look at triggers whose rows somebody has written by hand: those set aside that changed, those never seen.
 
         Whether there was any.
         """
-        now, found = clock.now(), False
+        now, changed = clock.now(), []
         if self._aside:
-            for row in await self._db.read(slots.of_ids, list(self._aside)):
-                if _as_watched(row) != self._aside[row.id]:
-                    del self._aside[row.id]
-                    found = True
-                    await self._decision(replace(row, error=row.error or "was set aside"), now)
+            found = await self._db.read(slots.of_ids, list(self._aside))
+            rows = [row for row in found if not self._is_taken_up(row)]
+            self._aside = {row.id: self._aside[row.id] for row in rows}
+            changed = [row for row in rows if _as_watched(row) != self._aside[row.id]]
         if self._searched is None or now - self._searched >= slots.LOOK_AGAIN:
             self._searched = now
-            for row in await self._db.read(slots.never_seen, limit=BATCH):
-                await self._decision(replace(row, error="never looked at"), now)
-                found = True
-        await self._write_faults()
-        return found
+            changed += await self._db.read(slots.never_seen, limit=BATCH)
+        for row in changed:
+            await self._decision(replace(row, error=row.error or "was set aside"), now)
+        await self._write_aside()
+        return bool(changed)
+
+    def _is_taken_up(self, row: ScheduleRow) -> bool:
+        """Whether the service itself, here or on another node, has written a trigger since it was set aside here."""
+        return row.error is None and row.revision != self._aside[row.id].revision
 
 
 def judge(schedule: ScheduleRow, catalogue: Catalogue) -> Timetable:

@@ -150,6 +150,8 @@ class Triggers:
             if entry.name != old.name:
                 _require_free_name(tx, entry)
             values = sync.columns_of(entry)
+            if "timezone" not in changes:
+                values["timezone"] = old.timezone  # none is UTC, whatever the project's is by now
             if old.error is not None or any(_plain(getattr(old, n)) != _plain(values[n]) for n in _DEFINED):
                 sync.put(tx, schedule_id, values, by=self._by())
             return _require(schedules.get(tx, schedule_id), schedule_id)

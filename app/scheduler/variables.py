@@ -122,14 +122,14 @@ def partition(run: RunRow, local: datetime) -> str:
 _PLACING = ("dst_gap", "dst_overlap", "landing_time_enabled")
 
 
-def of_trigger(schedule: ScheduleRow, timezone: str, week_start: str) -> dict[str, Any]:
+def of_trigger(schedule: ScheduleRow, week_start: str) -> dict[str, Any]:
     """What of a trigger is frozen with a run: its name, and all that its interval is computed from."""
     placing = {key: schedule.settings[key] for key in _PLACING if schedule.settings.get(key)}
     anchors = {"start_time": schedule.start_time, "enabled_at": schedule.last_enabled_at}
     return {
         "name": schedule.name,
         "interval": schedule.schedule_interval,
-        "timezone": schedule.timezone or timezone,
+        "timezone": schedule.timezone or "UTC",
         **({"week_start": week_start} if week_start != "sunday" else {}),
         **({"settings": placing} if placing else {}),
         **{name: at.isoformat() for name, at in anchors.items() if at and schedule.schedule_interval},

@@ -86,6 +86,8 @@ class Revision:
     status: ScheduleStatus
     cursor_at: datetime | None
     start_time: datetime | None
+    #: this and `settings` are None in a revision of an older program
+    last_enabled_at: datetime | None
     settings: dict[str, Any] | None
 
 

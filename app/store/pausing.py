@@ -1,5 +1,6 @@
 """The pause of everything: while it holds, no slot is decided on any node. It is a row, so it outlives restarts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -42,25 +43,30 @@ def paused_for_tick(tx: Connection) -> bool:
     return tx.execute(select(META.c.key).where(META.c.key == _KEY)).first() is not None
 
 
-def pause_all(tx: Connection, note: str | None = None, *, now: datetime) -> Pause:
-    """Pause everything; a pause that holds already is returned unchanged. Runs that exist go on."""
+def pause_all(tx: Connection, note: str | None = None, *, clock: Callable[[], datetime]) -> Pause:
+    """Pause everything; a pause that holds already is returned unchanged. Runs that exist go on.
+
+    `clock` is asked for the present instant once the ticks that are under way have ended.
+    """
     _alone(tx)
     if (known := paused(tx)) is not None:
         return known
-    value = orjson.dumps({"at": now.isoformat(), "note": note}).decode()
+    pause = Pause(clock(), note)
+    value = orjson.dumps({"at": pause.at.isoformat(), "note": note}).decode()
     tx.execute(insert(tx, META).values(key=_KEY, value=value))
-    return Pause(now, note)
+    return pause
 
 
-def resume_all(tx: Connection, missed: str | None = None, *, now: datetime) -> int:
+def resume_all(tx: Connection, missed: str | None = None, *, clock: Callable[[], datetime]) -> int:
     """End the pause; how many triggers have slots that came due.
 
     Without `missed` each trigger's own `catch_up` decides about them, as after an outage; else skip, latest or
-    all is what becomes of them.
+    all is what becomes of them. `clock` as for :func:`pause_all`: a slot that comes due in the wait is one of them.
     """
     _alone(tx)
     if paused(tx) is None:
         return 0
+    now = clock()
     tx.execute(META.delete().where(META.c.key == _KEY))
     due = (
         SCHEDULE.c.next_fire_at <= now,

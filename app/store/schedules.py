@@ -1,4 +1,4 @@
-"""Triggers and their slot ledger."""
+"""Triggers. Their slots are in `ledger.py`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,25 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select, update
 
-from app.models.rows import ScheduleRow, SlotRow
-from app.models.states import SlotOutcome
+from app.models.rows import ScheduleRow
 from app.store.schedule_rows import COLUMNS, firsts, read_rows, rows
-from app.store.sql import REVISION, SCHEDULE, SLOT
+from app.store.sql import REVISION, SCHEDULE
 
 _COLUMNS = COLUMNS
 #: What says when a trigger fires; a revision keeps it.
 _TIMES = ("schedule_interval", "timezone", "start_time", "settings", "last_enabled_at")
 _SAID = (*_TIMES, "status", "cursor_at")
-_SLOT_COLUMNS = (
-    SLOT.c.pipeline_schedule_id,
-    SLOT.c.execution_date,
-    SLOT.c.outcome,
-    SLOT.c.decided_at,
-    SLOT.c.reason,
-    SLOT.c.pipeline_run_id,
-    SLOT.c.until,
-    SLOT.c.slot_count,
-)
 
 
 def get(tx: Connection, schedule_id: int) -> ScheduleRow | None:
@@ -137,24 +126,3 @@ def as_said(tx: Connection, schedule: ScheduleRow) -> ScheduleRow:
     )
     row = tx.execute(query).first()
     return replace(schedule, **row._mapping) if row else schedule
-
-
-def slots(tx: Connection, schedule_id: int, *, limit: int, before: datetime | None = None) -> list[SlotRow]:
-    """The ledger of a trigger, newest first."""
-    query = select(*_SLOT_COLUMNS).where(SLOT.c.pipeline_schedule_id == schedule_id)
-    if before is not None:
-        query = query.where(SLOT.c.execution_date < before)
-    rows = tx.execute(query.order_by(SLOT.c.execution_date.desc()).limit(limit))
-    return [
-        SlotRow(
-            pipeline_schedule_id=row.pipeline_schedule_id,
-            execution_date=row.execution_date,
-            outcome=SlotOutcome(row.outcome),
-            decided_at=row.decided_at,
-            reason=row.reason,
-            pipeline_run_id=row.pipeline_run_id,
-            until=row.until,
-            count=row.slot_count,
-        )
-        for row in rows
-    ]

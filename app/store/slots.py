@@ -45,9 +45,9 @@ def next_due(tx: Connection) -> datetime | None:
 
 
 def of_ids(tx: Connection, ids: Sequence[int]) -> list[ScheduleRow]:
-    """Triggers by their ids."""
-    parts = in_chunks(ids)
-    return [row for part in parts for row in rows(tx, select(*COLUMNS).where(SCHEDULE.c.id.in_(part)))]
+    """Active triggers by their ids."""
+    queries = [select(*COLUMNS).where(SCHEDULE.c.id.in_(part), *_ACTIVE) for part in in_chunks(ids)]
+    return [row for query in queries for row in rows(tx, query)]
 
 
 def never_seen(tx: Connection, *, limit: int) -> list[ScheduleRow]:
@@ -69,7 +69,7 @@ Move = tuple[ScheduleRow, datetime | None, datetime | None]
 def advance(tx: Connection, moves: Sequence[Move]) -> set[int]:
     """Move triggers on that nobody has changed since they were read; the ids of those.
 
-    This compare-and-set makes a slot fire once. A trigger that moves on is no longer set aside.
+    This compare-and-set makes a slot fire once.
     """
     state = {}
     for part in in_chunks(sorted({row.id for row, _cursor, _next in moves})):

@@ -4,13 +4,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from app.errors import InvalidInput
-from app.models.rows import ScheduleRow
 from app.models.states import ScheduleType
-from app.pipelines.catalogue import Catalogue, TriggerEntry
-from app.scheduler import blackouts, catchup
+from app.pipelines.catalogue import DEFAULT_ENV, Catalogue, TriggerEntry
+from app.scheduler import blackouts
+from app.scheduler.ahead import row_of
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.catchup import next_slot
 from app.scheduler.tables_of import table_of
-from app.settings import environment
 
 #: More dates than this is not a test of a schedule any more.
 MAX_DATES = 10_000
@@ -26,13 +26,13 @@ def due(
     blackouts are heeded, `status` is not. Raises InvalidInput for what is no time trigger or is quarantined,
     PipelineNotFound.
     """
-    catalogue = open_project(project)
+    catalogue = fresh_catalogue(Path(project), DEFAULT_ENV)
     entry = trigger_of(catalogue, pipeline_uuid, trigger)
     if entry.schedule_type is not ScheduleType.TIME or entry.schedule_interval is None:
         raise InvalidInput(f"trigger '{trigger}' of '{pipeline_uuid}' is no time trigger: it has no dates")
     first, last = max(between[0], entry.start_time or between[0]), between[1]
-    row = schedule_of(entry, first)
-    table = table_of(row, week_start=catalogue.project.week_start, timezone=catalogue.project.timezone)
+    row = row_of(entry, now=first)
+    table = table_of(row, week_start=catalogue.project.week_start)
     quiet = blackouts.parse(row.settings.get("blackouts"), table.zone.key)
     found: list[datetime] = []
     slot = next_slot(row, table, first - _US)  # the timetable counts from after its bound
@@ -41,33 +41,6 @@ def due(
             found.append(slot.astimezone(table.zone))
         slot = next_slot(row, table, slot)
     return found
-
-
-def schedule_of(entry: TriggerEntry, now: datetime) -> ScheduleRow:
-    """A trigger of a file as it would be on record had it been enabled `now`."""
-    return ScheduleRow(
-        id=1,
-        name=entry.name,
-        pipeline_uuid=entry.pipeline_uuid,
-        schedule_type=entry.schedule_type,
-        status=entry.status,
-        created_at=now,
-        updated_at=now,
-        last_enabled_at=now,
-        schedule_interval=entry.schedule_interval,
-        timezone=entry.timezone,
-        start_time=entry.start_time,
-        variables=entry.variables,
-        settings=entry.settings,
-        sla=entry.sla,
-    )
-
-
-def open_project(project: str | Path, env: str = "prod") -> Catalogue:
-    """The pipelines and triggers of a project folder as they are now; `env` is what `ENV` would say."""
-    catalogue = Catalogue(Path(project), {**environment(), "ENV": env}, catchup.judge)
-    catalogue.refresh()
-    return catalogue
 
 
 def trigger_of(catalogue: Catalogue, pipeline_uuid: str, name: str) -> TriggerEntry:

@@ -14,9 +14,10 @@ from app import clock
 from app.errors import InvalidInput, UnknownBlock
 from app.models.pipeline import Block, Pipeline
 from app.pipelines.catalogue import Catalogue
+from app.scheduler.catalogues import fresh_catalogue
 from app.scheduler.launch import LaunchRequest
 from app.testing.alone import Alone
-from app.testing.dates import open_project, trigger_of
+from app.testing.dates import trigger_of
 from app.testing.reporting import run_report
 from app.testing.reports import BlockReport, RunReport
 from app.testing.stage import Stage, importable
@@ -95,7 +96,7 @@ def _run_pipeline(around: Surroundings, request: LaunchRequest, play: Play) -> R
 def surroundings(project: str | Path, env: str, **told: Mapping[str, Any] | None) -> Surroundings:
     """A project as it is now, and what a test tells of the rest of the world."""
     known: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-    return Surroundings(catalogue=open_project(project, env), env=env, **known)
+    return Surroundings(catalogue=fresh_catalogue(Path(project), env), env=env, **known)
 
 
 def _check_names(pipeline: Pipeline, names: set[str], catalogue: Catalogue) -> None:

@@ -16,6 +16,7 @@ from app.models.rows import BlockRow, RunRow, ScheduleRow
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.pipelines.catalogue import Catalogue, TriggerEntry
 from app.scheduler import launch as launching
+from app.scheduler.ahead import row_of
 from app.scheduler.borrow import located
 from app.scheduler.launch import LaunchRequest
 from app.scheduler.runner import Runner
@@ -25,7 +26,6 @@ from app.scheduler.tools import Hooks, Tools
 from app.store.journal import Journal
 from app.store.runs import Resumed
 from app.testing.answers import Answers
-from app.testing.dates import schedule_of
 from app.testing.record import Record
 from app.testing.stage import Stage
 
@@ -100,7 +100,7 @@ class World:
         """
         pipeline = self.around.catalogue.get(request.pipeline_uuid)
         launching.check(request, pipeline)
-        schedule = schedule_of(trigger, clock.now()) if trigger else None
+        schedule = replace(row_of(trigger, now=clock.now()), id=1) if trigger else None
         run = self.row(pipeline, request, schedule, lenient)
         rows = tuple(self._block_row(block, run, request) for block in pipeline.blocks)
         going = Going(of_rows(Resumed(run, pipeline.definition, rows)), clock.now(), parent)

@@ -1,7 +1,5 @@
 """`run` in the forms that people know from Mage, and how it ends."""
 
-import os
-import pty
 import re
 import signal
 import sqlite3
@@ -14,6 +12,7 @@ import pytest
 
 from tests.api.project import make_project
 from tests.cli.conftest import BIN, Invoke, environment, execute
+from tests.cli.terminal import on_terminal
 
 
 def known_command_lines(name: str, project: Path) -> None:
@@ -144,22 +143,8 @@ def test_the_numbers_of_runs_have_no_gaps(invoke: Invoke, project: Path) -> None
 
 
 def test_a_terminal_shows_a_tree(project: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [BIN / "runwright", "run", project, "hello"]
-    with subprocess.Popen(command, stdout=theirs, env=environment(TERM="xterm", COLUMNS="100")) as going:
-        os.close(theirs)
-        shown = b""
-        while chunk := _read(ours):
-            shown += chunk
-    os.close(ours)
-    assert going.returncode == 0
-    text = shown.decode()
+    with on_terminal("run", project, "hello") as terminal:
+        text = terminal.rest()
+        assert terminal.program.returncode == 0
     assert "greet hello world" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     assert "└── ✓ greet" in text and "    └── ✓ shout" in text
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # the other side is closed
-        return b""

@@ -14,6 +14,7 @@ import pytest
 
 from app.server import PortTaken, listen
 from tests.cli.conftest import BIN, Invoke, environment
+from tests.soak.outage import wired
 
 
 @contextmanager
@@ -179,4 +180,17 @@ def test_a_database_that_does_not_answer_is_one_clear_line(invoke: Invoke, proje
     code, _, errors = invoke("start", project, "--port", "0", "--database-url", url)
     assert code == 7
     assert errors.startswith("runwright: The database postgresql://me:***@127.0.0.1:1/runs cannot be used: ")
+    assert len(errors.splitlines()) == 2
+
+
+@pytest.mark.parametrize("at", [b"alembic_version", b"pg_backend_pid"])
+def test_a_database_that_goes_away_during_the_start_is_one_clear_line(
+    invoke: Invoke, project: Path, postgres_url: str, at: bytes
+) -> None:
+    with wired(postgres_url) as wire:
+        wire.lose(at)
+        given = ("start", project, "--port", "0", "--database-url", wire.url)
+        code, _, errors = invoke(*given, RUNWRIGHT_LOG_LEVEL="ERROR")
+        assert wire.count()
+    assert (code, errors.splitlines()[0]) == (7, "runwright: Postgres does not answer")
     assert len(errors.splitlines()) == 2

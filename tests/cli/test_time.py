@@ -74,6 +74,38 @@ def test_without_a_service_the_files_say_what_fires_next(invoke: Invoke, project
     assert invoke("triggers", "next", "-s", "http://127.0.0.1:1")[0] == 7
 
 
+def test_the_files_are_read_for_the_environment_of_the_service(
+    invoke: Invoke, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = "name: of dev, schedule_type: time, status: active, envs: [dev]"
+    (project / FILE).write_text(f"triggers: [{{{entry}, schedule_interval: '@hourly'}}]\n")
+    assert "of dev" not in invoke("triggers", "next", "-s", project)[1]
+    monkeypatch.setenv("RUNWRIGHT_ENV", "dev")
+    assert "slow/of dev" in invoke("triggers", "next", "-s", project)[1]
+    (project / FILE).write_text(f"triggers: [{{{entry}, schedule_interval: 'x'}}]\n")
+    assert FILE in invoke("validate", project)[1]
+
+
+@pytest.mark.parametrize("command", [("triggers", "apply"), ("triggers", "next"), ("secrets", "ls")])
+def test_an_address_in_the_environment_is_never_replaced_by_the_folder(
+    invoke: Invoke, project: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("RUNWRIGHT_URL", "http://127.0.0.1:1")
+    assert invoke(*command)[0] == 7
+    assert not (project / ".runwright").exists()
+
+
+@pytest.mark.parametrize("command", [("triggers", "apply"), ("secrets", "ls")])
+def test_a_database_of_another_project_is_left_alone(
+    invoke: Invoke, project: Path, command: tuple[str, ...]
+) -> None:
+    invoke("triggers", "apply", project)
+    (project / "metadata.yaml").write_text("name: another\n")
+    code, _, errors = invoke(*command, "-s", project)
+    assert code != 0 and "belongs to the project" in errors
+
+
 def known(project: Path) -> dict[str, tuple[str, bool]]:
     with closing(sqlite3.connect(project / ".runwright" / "runwright.db")) as database:
         rows = database.execute("SELECT name, status, deleted_at IS NOT NULL FROM pipeline_schedule")
@@ -87,6 +119,8 @@ def test_without_a_service_the_database_is_brought_to_the_files(invoke: Invoke, 
     assert not (project / ".runwright" / "runwright.db").exists(), "a dry run makes no database"
     code, out, _ = invoke("triggers", "apply", project)
     assert code == 1 and "every now and then" in out, "one of them is quarantined"
+    code, out, _ = invoke("triggers", "apply", project)
+    assert code == 1 and "every now and then" in out and "created" not in out, "it still is"
     before = known(project)
     assert before["each hour"] == ("active", False)
     (project / "pipelines/hello/triggers.yaml").unlink()

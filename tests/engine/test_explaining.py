@@ -1,6 +1,7 @@
 """Explanations, the look ahead and a sync that was asked for, from real rows on both databases."""
 
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -12,9 +13,9 @@ from app.scheduler.engine import Engine
 from app.scheduler.triggers import TriggerDraft
 from app.store import ledger
 from app.store.db import Tx
-from app.store.sql import SCHEDULE
+from app.store.sql import REVISION, SCHEDULE
 from tests.engine.conftest import World, failed
-from tests.engine.test_trigger_service import age, make
+from tests.engine.triggers import age, make
 
 
 async def reasons(engine: Engine, schedule_id: int, at: datetime, paused: bool = False) -> list[str]:
@@ -49,6 +50,51 @@ async def test_what_the_tick_decided_is_what_is_told(world: World) -> None:
         assert (await reasons(engine, row.id, later))[0] == "deleted"
         with pytest.raises(ScheduleNotFound):
             await reasons(engine, 987_654, later)
+
+
+async def test_a_zone_that_the_project_gets_later_moves_no_trigger(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        old = await make(engine, "old", schedule_interval="0 9 * * *")
+        (world.folder / "metadata.yaml").write_text("name: project\ntimezone: Asia/Tokyo\n")
+        assert await engine.passes.sync()
+        new = await make(engine, "new", schedule_interval="0 9 * * *")
+        for row, zone in ((old, "UTC"), (new, "Asia/Tokyo")):
+            row = await engine.triggers.update(row.id, {"description": "the same slots"})
+            assert row.next_fire_at is not None and row.next_fire_at.astimezone(ZoneInfo(zone)).hour == 9
+            project, now = engine.catalogue.project, clock.now()
+            (first,) = await ahead.upcoming(engine.db, project, now=now, count=1, ids=(row.id,))
+            assert (first.execution_date, first.execution_date.tzinfo) == (row.next_fire_at, ZoneInfo(zone))
+            assert await reasons(engine, row.id, row.next_fire_at) == ["not_yet"]
+            run = await engine.triggers.launch(row.id)
+            assert run.options["trigger"]["timezone"] == zone
+        moved = await engine.triggers.update(old.id, {"timezone": None})
+        assert moved.timezone == "Asia/Tokyo", "null asks for the project's"
+
+
+async def test_equal_steps_are_told_in_the_phase_they_had(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        row = await make(engine, schedule_interval="@every 1h")
+        began = clock.now().replace(microsecond=0) - timedelta(hours=5, minutes=20)
+
+        def age(tx: Tx) -> None:
+            then = {"last_enabled_at": began, "cursor_at": began}
+            tx.execute(SCHEDULE.update().values(next_fire_at=began, **then))
+            tx.execute(REVISION.update().values(at=began, **then))
+
+        await engine.db.write(age)
+        await engine.passes.tick()
+        await engine.triggers.pause(row.id)
+        await engine.triggers.resume(row.id)
+        at = began + timedelta(hours=2)
+        answer = await explaining.schedule_at(
+            engine.db, engine.catalogue.project, row.id, at, now=clock.now(), paused=False
+        )
+        assert answer.previous is not None and answer.next is not None
+        hour = timedelta(hours=1)
+        assert (answer.previous.execution_date, answer.next.execution_date) == (at - hour, at + hour)
+        assert answer.previous.outcome == answer.next.outcome == "missed"
 
 
 async def test_a_row_that_somebody_broke_breaks_no_answer(world: World) -> None:
@@ -135,7 +181,8 @@ async def test_a_sync_that_was_asked_for_says_what_it_did(world: World) -> None:
         done = await apply(engine)
         assert [new.name for new in done.created if new.id] == ["one", "two"]
         assert done.created[0].error is None and "x" in (done.created[1].error or "")
-        assert await apply(engine) == applying.Applied(dry_run=False)
+        again = await apply(engine)
+        assert again == applying.Applied(dry_run=False, quarantined=done.created[1:]), "faults stay told"
         world.triggers("etl", {"name": "two", "schedule_interval": "@hourly"})
         done = await apply(engine)
         assert [[one.name for one in part] for part in (done.changed, done.deactivated)] == [["two"], ["one"]]

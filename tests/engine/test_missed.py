@@ -7,45 +7,18 @@ import pytest
 
 from app import clock
 from app.errors import InvalidInput
-from app.models.rows import ScheduleRow
 from app.models.states import Cause, RunStatus
+from app.models.system_schemas import ResumeAll
+from app.routers import system
 from app.scheduler.engine import Engine
-from app.scheduler.triggers import TriggerDraft
+from app.store import ledger as slot_ledger
 from app.store import pausing, runs, schedules, slots
 from app.store.db import Tx
-from app.store.sql import REVISION, RUN, SCHEDULE
+from app.store.sql import RUN, SCHEDULE
 from tests.engine.conftest import World, failed, until
+from tests.engine.triggers import Late, age, ledger, look, make
 
 HOUR = timedelta(hours=1)
-
-
-async def make(engine: Engine, name: str = "t", **values: Any) -> ScheduleRow:
-    given = {"schedule_interval": "@hourly", "status": "active", **values}
-    row, _token = await engine.triggers.create(TriggerDraft(pipeline_uuid="etl", name=name, **given))
-    return row
-
-
-async def age(engine: Engine, hours: float) -> None:
-    """As if every trigger had been made, and last been looked at, so long ago."""
-    then = clock.now() - timedelta(hours=hours)
-
-    def write(tx: Tx) -> None:
-        tx.execute(SCHEDULE.update().values(cursor_at=then))
-        tx.execute(SCHEDULE.update().where(SCHEDULE.c.status == "active").values(next_fire_at=then))
-        tx.execute(REVISION.update().values(cursor_at=then, at=then))
-
-    await engine.db.write(write)
-
-
-async def ledger(engine: Engine, schedule_id: int) -> list[tuple[str, str | None, int]]:
-    found = await engine.db.read(schedules.slots, schedule_id, limit=200)
-    return [(s.outcome.value, s.reason, s.count) for s in reversed(found)]
-
-
-async def look(engine: Engine, schedule_id: int) -> ScheduleRow:
-    row = await engine.db.read(schedules.get, schedule_id)
-    assert row is not None
-    return row
 
 
 async def test_all_makes_up_for_every_slot_in_order_beside_the_others(world: World) -> None:
@@ -155,11 +128,11 @@ async def test_while_everything_is_paused_nothing_is_decided(world: World) -> No
     async with world.serving() as engine:
         rows = [await make(engine, "t"), await make(engine, "all", settings={"catch_up": "all"})]
         await age(engine, 3)
-        pause = await engine.db.write(pausing.pause_all, "upgrade", now=clock.now())
-        assert await engine.db.write(pausing.pause_all, "again", now=clock.now()) == pause
+        pause = await engine.db.write(pausing.pause_all, "upgrade", clock=clock.now)
+        assert await engine.db.write(pausing.pause_all, "again", clock=clock.now) == pause
         await engine.passes.tick()
         assert [await ledger(engine, row.id) for row in rows] == [[], []]
-        assert await engine.db.write(pausing.resume_all, now=clock.now()) == 2
+        assert await engine.db.write(pausing.resume_all, clock=clock.now) == 2
         assert await engine.db.read(pausing.paused) is None
         await engine.passes.tick()
         assert await ledger(engine, rows[0].id) == [("missed", "catch_up", 1)] * 2 + [("run", None, 1)]
@@ -172,7 +145,7 @@ async def test_a_pause_that_comes_in_the_middle_of_a_tick_leaves_the_rest_for_la
         row = await make(engine, settings={"catch_up": "all"})
         await age(engine, 50)
         await one_round(engine)
-        await engine.db.write(pausing.pause_all, now=clock.now())
+        await engine.db.write(pausing.pause_all, clock=clock.now)
         await one_round(engine)  # it had looked before the pause: the transaction knows better
         await engine.passes.tick()
         assert await ledger(engine, row.id) == [("run", None, 1)] * 20
@@ -183,12 +156,26 @@ async def test_the_end_of_a_pause_of_everything_may_skip_what_was_due(world: Wor
     async with world.serving() as engine:
         row = await make(engine)
         await age(engine, 2)
-        await engine.db.write(pausing.pause_all, now=clock.now())
-        await engine.db.write(pausing.resume_all, "skip", now=clock.now())
+        await engine.db.write(pausing.pause_all, clock=clock.now)
+        await engine.db.write(pausing.resume_all, "skip", clock=clock.now)
         await engine.passes.tick()
         assert await ledger(engine, row.id) == [("skipped", "paused", 1)] * 2
         shown = await engine.triggers.shown(await look(engine, row.id))
         assert shown.next_execution_date is not None and shown.next_execution_date > clock.now()
+
+
+async def test_a_resume_of_all_decides_about_what_came_due_while_it_waited(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        row, db = await make(engine), engine.db
+        await age(engine, 2)
+        engine.db = Late(db)  # type: ignore[assignment]
+        paused = await system.pause_all(engine)
+        await system.resume_all(engine, ResumeAll(missed="skip"))
+        engine.db = db
+        assert paused.at == clock.now() - HOUR
+        await engine.passes.tick()
+        assert await ledger(engine, row.id) == [("skipped", "paused", 1)] * 4
 
 
 async def test_always_on_waits_longer_after_each_failure(world: World) -> None:
@@ -252,7 +239,7 @@ async def test_a_landing_trigger_learns_from_its_runs(world: World) -> None:
         shown = await engine.triggers.shown(await look(engine, row.id))
         assert shown.next_execution_date == run.execution_date + timedelta(days=1)
         assert shown.starts_at is not None and shown.starts_at < shown.next_execution_date
-        (slot,) = await engine.db.read(schedules.slots, row.id, limit=5)
+        (slot,) = await engine.db.read(slot_ledger.page, row.id, limit=5)
         assert slot.reason == "no completed run yet: starts when its period begins"
         assert run.status in (RunStatus.INITIAL, RunStatus.RUNNING, RunStatus.COMPLETED)
 

@@ -23,18 +23,10 @@ from app.models.states import Cause, RunStatus, ScheduleStatus
 from app.scheduler.engine import Engine
 from app.scheduler.triggers import TriggerDraft, hash_of
 from app.store import limits, runs, schedules, slots
-from app.store.db import Tx
 from app.store.idempotency import Idempotency
 from app.store.sql import SCHEDULE
 from tests.engine.conftest import World, until
-
-
-async def make(engine: Engine, name: str = "t", **values: Any) -> ScheduleRow:
-    given = {"schedule_interval": "@hourly", "status": "active", **values}
-    if given.get("schedule_type") == "api":
-        del given["schedule_interval"]
-    row, _token = await engine.triggers.create(TriggerDraft(pipeline_uuid="etl", name=name, **given))
-    return row
+from tests.engine.triggers import age, ledger, look, make
 
 
 async def made_with_token(engine: Engine, **values: Any) -> tuple[ScheduleRow, str]:
@@ -44,30 +36,6 @@ async def made_with_token(engine: Engine, **values: Any) -> tuple[ScheduleRow, s
     row, token = await engine.triggers.create(draft)
     assert token is not None
     return row, token
-
-
-async def look(engine: Engine, schedule_id: int) -> ScheduleRow:
-    row = await engine.db.read(schedules.get, schedule_id)
-    assert row is not None
-    return row
-
-
-async def ledger(engine: Engine, schedule_id: int) -> list[tuple[str, str | None, int]]:
-    found = await engine.db.read(schedules.slots, schedule_id, limit=100)
-    return [(s.outcome.value, s.reason, s.count) for s in reversed(found)]
-
-
-async def age(engine: Engine, **back: float) -> None:
-    """As if every trigger had been made, and last been looked at, so long ago."""
-    from app.store.sql import REVISION
-
-    then = clock.now() - timedelta(**back)
-
-    def write(tx: Tx) -> None:
-        tx.execute(SCHEDULE.update().values(cursor_at=then, next_fire_at=then + timedelta(seconds=1)))
-        tx.execute(REVISION.update().values(cursor_at=then, at=then))
-
-    await engine.db.write(write)
 
 
 async def test_a_trigger_that_was_made_fires_by_itself(world: World) -> None:

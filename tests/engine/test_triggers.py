@@ -13,7 +13,9 @@ from app.scheduler.engine import Engine
 from app.store import runs, schedules
 from app.store.db import Tx
 from app.store.sql import SCHEDULE
+from tests.engine import triggers
 from tests.engine.conftest import World, until
+from tests.engine.triggers import age
 
 
 async def only(engine: Engine) -> ScheduleRow:
@@ -21,23 +23,8 @@ async def only(engine: Engine) -> ScheduleRow:
     return row
 
 
-async def move_back(engine: Engine, hours: float) -> None:
-    """As if the trigger had last been looked at so long ago."""
-    then = clock.now() - timedelta(hours=hours)
-
-    def write(tx: Tx) -> None:
-        from app.store.sql import REVISION
-
-        tx.execute(SCHEDULE.update().values(cursor_at=then, next_fire_at=then + timedelta(seconds=1)))
-        tx.execute(REVISION.update().values(cursor_at=then))
-
-    await engine.db.write(write)
-
-
 async def ledger(engine: Engine) -> list[tuple[str, str | None, int]]:
-    row = await only(engine)
-    slots = await engine.db.read(schedules.slots, row.id, limit=100)
-    return [(s.outcome.value, s.reason, s.count) for s in reversed(slots)]
+    return await triggers.ledger(engine, (await only(engine)).id)
 
 
 async def test_a_trigger_in_a_file_fires_by_itself(world: World) -> None:
@@ -60,7 +47,7 @@ async def test_after_downtime_the_latest_slot_runs_and_the_rest_is_on_record(wor
     world.triggers("etl", {"name": "hourly", "schedule_interval": "@hourly"})
     async with world.serving() as engine:
         await engine.passes.sync(force=True)
-        await move_back(engine, 5)
+        await age(engine, 5)
         await engine.passes.tick()
         await until(lambda: len(world.executor.calls) == 1)
         found = await ledger(engine)
@@ -81,7 +68,7 @@ async def test_a_trigger_of_a_broken_pipeline_leaves_a_missed_slot_and_fires_onc
         good = definition.read_text()
         definition.write_text(good.replace("upstream_blocks: []", "upstream_blocks: [nobody]"))
         await engine.passes.sync()
-        await move_back(engine, 1)
+        await age(engine, 1)
         await engine.passes.tick()
         assert await ledger(engine) == [("missed", "error", 1)]
         definition.write_text(good + "\n")
@@ -113,7 +100,7 @@ async def test_a_broken_row_is_quarantined_by_the_tick(world: World) -> None:
     async with world.serving() as engine:
         await engine.passes.sync(force=True)
         await engine.db.write(lambda tx: tx.execute(SCHEDULE.update().values(schedule_interval="nonsense")))
-        await move_back(engine, 1)
+        await age(engine, 1)
         await engine.passes.tick()
         row = await only(engine)
         assert row.error is not None
@@ -193,7 +180,7 @@ async def test_a_busy_trigger(world: World, settings: dict[str, Any], second: tu
     world.executor.plays["a"] = waits
     async with world.serving() as engine:
         await engine.passes.sync(force=True)
-        await move_back(engine, 1)
+        await age(engine, 1)
         await engine.passes.tick()
         await until(lambda: len(world.executor.calls) == 1)
         await engine.db.write(_as_if_an_hour_before)

@@ -22,6 +22,7 @@ from app.pipelines.project import ProjectConfig
 from app.pipelines.triggers import TriggerEntry
 from app.scheduler import ahead
 from app.scheduler.blackouts import Blackout
+from app.scheduler.catchup import starts_at
 from app.scheduler.explain import Reason, Service, explain_slot
 from app.scheduler.explain_run import explain_run
 from app.scheduler.timetable import parse
@@ -64,6 +65,7 @@ def revision(**given: Any) -> Revision:
         "status": ScheduleStatus.ACTIVE,
         "cursor_at": MADE,
         "start_time": None,
+        "last_enabled_at": None,
         "settings": {},
     }
     return Revision(**{**known, **given})
@@ -185,6 +187,24 @@ def test_a_service_that_is_paused_or_gone_is_named() -> None:
     found = explain_slot(record(), trigger(), DAILY, SLOT, now=NOW, service=Service(paused=True))
     assert [reason.code for reason in found] == ["undecided", "scheduler_paused", "no_node"]
     assert found[0].detail["late_s"] == 11.5 * 3600
+
+
+def test_a_slot_with_a_jitter_is_due_when_its_run_starts() -> None:
+    jitter = {"jitter_s": 21_600.0}
+    known = record(schedule=trigger(settings=jitter), then=revision(settings=jitter))
+    starts = starts_at(known.schedule, DAILY, SLOT)
+    assert starts - SLOT > timedelta(minutes=10)
+
+    def told(now: datetime, known: Known = known) -> Reason:
+        return explain_slot(known, known.schedule, DAILY, SLOT, now=now, service=Service(alive=("a",)))[0]
+
+    early = told(starts - timedelta(minutes=10))
+    assert (early.code, early.detail["in_s"], early.detail["starts_at"]) == ("not_yet", 600, starts)
+    assert early.message.startswith("It is due in 10 min (its jitter holds it until 2026-05-04 0")
+    late = told(starts + timedelta(minutes=1))
+    assert (late.code, late.detail["late_s"]) == ("undecided", 60)
+    decided = replace(known, schedule=trigger(settings=jitter, cursor_at=SLOT))
+    assert told(starts - timedelta(minutes=10), decided).code == "no_record"
 
 
 def test_a_moment_without_a_slot_has_its_neighbours_in_the_zone() -> None:

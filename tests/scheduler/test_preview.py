@@ -8,6 +8,7 @@ import pytest
 
 from app.models.rows import ScheduleRow
 from app.models.states import ScheduleStatus, ScheduleType
+from app.scheduler.catchup import starts_at
 from app.scheduler.landing import Expected
 from app.scheduler.preview import Upcoming, marks, preview
 from app.scheduler.tables_of import table_of
@@ -132,9 +133,30 @@ def test_a_preview_ends_where_the_slots_end(row: ScheduleRow, dates: list[str]) 
     assert [slot.execution_date for slot in preview(row, now=NOW, count=3)] == [at(date) for date in dates]
 
 
-def test_the_projects_zone_and_week_hold_for_a_trigger_without_its_own() -> None:
-    found = preview(trigger("@weekly", None), now=NOW, count=1, week_start="monday", timezone="Asia/Tokyo")
-    assert found[0].execution_date.isoformat() == "2026-03-30T00:00:00+09:00"
+def test_the_projects_week_and_utc_hold_for_a_trigger_without_its_own() -> None:
+    found = preview(trigger("@weekly", None), now=NOW, count=1, week_start="monday")
+    assert found[0].execution_date.isoformat() == "2026-03-30T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("asked", "cursor", "first"),
+    [
+        ("2026-05-04 00:10", "2026-05-03", "2026-05-04"),
+        ("2026-05-04 00:10", "2026-05-04", "2026-05-05"),
+        ("2026-05-04 00:10", None, "2026-05-05"),
+        ("2026-05-04 06:00", "2026-05-03", "2026-05-05"),
+    ],
+)
+def test_a_slot_whose_jitter_has_not_passed_is_still_to_come(
+    asked: str, cursor: str | None, first: str
+) -> None:
+    row = trigger("@daily", None, settings={"jitter_s": 21_600.0}, cursor_at=cursor and at(cursor))
+    table = table_of(row, week_start="sunday")
+    found = preview(row, now=at(asked), count=2)
+    assert found[0].execution_date == at(first)
+    assert [slot.starts_at for slot in found] == [
+        starts_at(row, table, slot.execution_date) for slot in found
+    ]
 
 
 @pytest.mark.parametrize(

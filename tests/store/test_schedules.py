@@ -15,7 +15,7 @@ from app.models.states import Cause, RunStatus, ScheduleStatus, ScheduleType, Sl
 from app.scheduler.admission import judged, schedule_cap
 from app.scheduler.catchup import Fire
 from app.scheduler.tick import Decision, Plan, decide
-from app.store import limits, runs, schedules, slots
+from app.store import ledger, limits, runs, schedules, slots
 from app.store.admit import admit
 from app.store.db import Tx
 from app.store.slots import NewSlot
@@ -62,7 +62,7 @@ async def test_a_slot_gets_one_run_however_many_nodes_tick(bench: Bench) -> None
         *(bench.db.write(decide, d, node_id=bench.me, now=clock.now()) for d in decisions)
     )
     assert sum(len(m) for m in made) == 1
-    (slot,) = await bench.db.read(schedules.slots, row.id, limit=10)
+    (slot,) = await bench.db.read(ledger.page, row.id, limit=10)
     assert (slot.outcome, slot.execution_date) == (SlotOutcome.RUN, AT)
     assert len(await bench.db.read(runs.page, limit=10)) == 1
 
@@ -73,7 +73,7 @@ async def test_a_tick_that_read_before_an_edit_decides_nothing(bench: Bench) -> 
     await bench.db.write(schedules.save, row.id, values, new=False, now=clock.now())
     decision = fire(row, await slot_run(bench, row))
     assert await bench.db.write(decide, [decision], node_id=bench.me, now=clock.now()) == {}
-    assert await bench.db.read(schedules.slots, row.id, limit=10) == []
+    assert await bench.db.read(ledger.page, row.id, limit=10) == []
 
 
 async def test_a_slow_node_cannot_fire_an_old_slot_again(bench: Bench) -> None:
@@ -107,7 +107,7 @@ async def test_limits_decide_the_fate_of_a_slot(bench: Bench, settings: Any, fat
         schedule=row, plan=Plan(later, later, (Fire(later),)), runs={later: replace(run, judged=by)}
     )
     await bench.db.write(decide, [second], node_id=bench.me, now=clock.now())
-    found = await bench.db.read(schedules.slots, row.id, limit=10)
+    found = await bench.db.read(ledger.page, row.id, limit=10)
     assert [(s.outcome, s.reason) for s in reversed(found)] == fates
 
 
@@ -121,7 +121,7 @@ async def test_a_gap_is_one_row_with_a_count(bench: Bench) -> None:
         count=9,
     )
     await bench.db.write(slots.write_slots, row, [gap], node_id=bench.me, now=clock.now())
-    (slot,) = await bench.db.read(schedules.slots, row.id, limit=10)
+    (slot,) = await bench.db.read(ledger.page, row.id, limit=10)
     assert (slot.count, slot.until) == (9, AT - timedelta(hours=1))
 
 
