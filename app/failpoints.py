@@ -168,9 +168,3 @@ def arm(text: str, kill: Callable[[], None] = _sigkill) -> Failpoints:
     global armed
     armed = Failpoints(parse(text), kill)
     return armed
-
-
-def disarm() -> None:
-    """Have nothing in force any more, for what is opened from here on."""
-    global armed
-    armed = None

@@ -7,7 +7,7 @@ others for three times as long. A kill loses nothing but the rest of a batch: th
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,7 +25,8 @@ from app.store.db import Database
 from app.store.pruning import FIRST_RUN, RunAt
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+#: What a batch says: how many rows are gone, or which runs.
+T = TypeVar("T", int, list[int])
 
 #: A file is deleted so long after its row: what was being launched from it meanwhile then names it.
 GRACE: Final = timedelta(seconds=60)
@@ -63,9 +64,10 @@ class Pruner:
     ) -> None:
         self._db, self._catalogue, self._settings, self._node_id = db, catalogue, settings, node_id
         self._share, self._grace = share, grace
+        #: by what is forgotten; of runs, by pipeline: those of one are as large as each other
         self.paces: defaultdict[str, Pace] = defaultdict(Pace)
-        #: how far logs and outputs of a pipeline are forgotten: no need to look there again
-        self._seen: dict[tuple[str, str], RunAt] = {}
+        #: how far logs of a pipeline are forgotten: no need to look there again
+        self._seen: dict[str, RunAt] = {}
         self.done = Pruned()
         #: who prunes instead, as far as the last pass knows
         self.taken: str | None = None
@@ -125,34 +127,35 @@ class Pruner:
     async def _batch(self, kind: str, forget: Callable[..., T], *args: Any) -> T:
         began = clock.monotonic()
         took, found = await self._db.write(pruning.batch, self._node_id, forget, *args, now=clock.now())
-        self.paces[kind].learn(took)
+        self.paces[kind].learn(found if isinstance(found, int) else len(found), took)
         await asyncio.sleep(retention.pause(clock.monotonic() - began, self._share))
         return found
 
     async def _runs(self, uuid: str, edge: datetime) -> int:
-        after, count = FIRST_RUN, 0
-        while found := await self._find(pruning.old_runs, uuid, edge, after, self.paces["runs"].size):
-            gone = await self._batch("runs", pruning.forget_runs, [run_id for _at, run_id in found])
+        after, count, kind = FIRST_RUN, 0, f"runs of {uuid}"
+        while found := await self._find(pruning.old_runs, uuid, edge, after, self.paces[kind].size):
+            gone = await self._batch(kind, pruning.forget_runs, [run_id for _at, run_id in found])
             after, count = found[-1], count + len(gone)
             self.done = replace(self.done, runs=self.done.runs + len(gone))
         return count
 
     async def _logs(self, uuid: str, edge: datetime) -> None:
-        after, pace = self._seen.get(("logs", uuid), FIRST_RUN), self.paces["logs"]
+        after, pace = self._seen.get(uuid, FIRST_RUN), self.paces["logs"]
         while found := await self._find(pruning.with_logs, uuid, edge, after, _PAGE):
             ids, size = [run_id for _at, run_id in found], pace.size
             while (count := await self._batch("logs", pruning.forget_logs, ids, size)) == size:
                 self.done = replace(self.done, log_chunks=self.done.log_chunks + count)
                 size = pace.size
             self.done = replace(self.done, log_chunks=self.done.log_chunks + count)
-            after = self._seen["logs", uuid] = found[-1]
+            after = self._seen[uuid] = found[-1]
 
     async def _outputs(self, uuid: str, edge: datetime) -> None:
-        after = self._seen.get(("outputs", uuid), FIRST_RUN)
-        while found := await self._find(pruning.with_files, uuid, edge, after, self.paces["outputs"].size):
-            gone = await self._batch("outputs", pruning.forget_outputs, [run_id for _at, run_id in found])
+        # From the first on each time: what a newer run had taken over, or was the newest, may be due now.
+        after, kind = FIRST_RUN, f"outputs of {uuid}"
+        while found := await self._find(pruning.with_files, uuid, edge, after, self.paces[kind].size):
+            gone = await self._batch(kind, pruning.forget_outputs, [run_id for _at, run_id in found])
             self.done = replace(self.done, outputs=self.done.outputs + len(gone))
-            after = self._seen["outputs", uuid] = found[-1]
+            after = found[-1]
 
     async def _find(
         self, find: Callable[..., list[RunAt]], uuid: str, edge: datetime, after: RunAt, limit: int
@@ -178,12 +181,10 @@ class Pruner:
 
     async def _delete_files(self) -> None:
         """Files whose rows are gone, here or on a node that was killed before it came to it."""
-        while True:
-            before = clock.now() - self._grace
-            ids: Sequence[int] = await self._db.read(pruning.tombstones, before=before, limit=_PAGE)
+        before, after = clock.now() - self._grace, 0
+        while ids := await self._db.read(pruning.tombstones, before=before, limit=_PAGE, after=after):
+            after = ids[-1]  # past those that resist
             gone = await asyncio.to_thread(artifacts.remove, self._settings.artifacts, ids)
-            if not gone:
-                return
             await self._batch("files", pruning.settle, gone)
             self.done = replace(self.done, folders=self.done.folders + len(gone))
 

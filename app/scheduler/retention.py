@@ -61,13 +61,20 @@ def ago(now: datetime, age: timedelta | None) -> datetime | None:
     return None if age is None else now - age
 
 
-def next_size(size: int, took_s: float) -> int:
-    """How many rows the next batch takes, after one that took so long: up by doubling, down by measure.
+def next_size(size: int, count: int, took_s: float) -> int:
+    """How many rows the next batch takes, after `count` of up to `size` took so long: up by doubling, down by measure.
 
-    >>> next_size(10, 0.001), next_size(100, 0.008), next_size(100, 0.08), next_size(1, 0.5), next_size(1000, 0.001)
-    (20, 100, 10, 1, 1000)
+    A batch that was not full says nothing of larger ones. One that was quick is never too large, though each costs
+    something for itself: a size of 1 that takes 5 ms would be one for ever.
+
+    >>> next_size(10, 10, 0.001), next_size(100, 100, 0.009), next_size(100, 100, 0.08), next_size(1, 1, 0.5)
+    (20, 88, 10, 1)
+    >>> next_size(1000, 1000, 0.001), next_size(100, 3, 0.001), next_size(100, 3, 0.012), next_size(1, 1, 0.005)
+    (1000, 100, 2, 2)
     """
-    by_measure = int(size * AIM_S / max(took_s, 1e-6))
+    by_measure = int(count * AIM_S / max(took_s, 1e-6))
+    if took_s < AIM_S:
+        by_measure = size if count < size else max(by_measure, size + 1)
     return max(1, min(by_measure, 2 * size, LARGEST))
 
 
@@ -88,7 +95,7 @@ class Pace:
         #: the longest batch so far
         self.longest_s = 0.0
 
-    def learn(self, took_s: float) -> None:
-        """Be told how long the last one took."""
+    def learn(self, count: int, took_s: float) -> None:
+        """Be told how many rows the last one had, and how long it took."""
         self.longest_s = max(self.longest_s, took_s)
-        self.size = next_size(self.size, took_s)
+        self.size = next_size(self.size, count, took_s)

@@ -1,6 +1,7 @@
 """Secrets for those who may have them: values for blocks, names for people."""
 
 import re
+from functools import partial
 from typing import Final
 
 from app import clock
@@ -63,7 +64,7 @@ class Secrets:
         if not value or len(value.encode(errors="replace")) > MAX_BYTES:
             message = f"must hold between 1 and {MAX_BYTES} bytes"
             raise InvalidInput(f"value: {message}", errors=[FieldError("/value", message)])
-        return await self._db.write(secrets.put, name, self._vault.seal(value), now=clock.now())
+        return await self._db.write(secrets.put, name, partial(self._vault.seal, value), now=clock.now())
 
     async def remove(self, name: str) -> None:
         """Forget a secret. Raises SecretNotFound."""
@@ -76,9 +77,9 @@ class Secrets:
         Raises SecretUnreadable, and nothing has changed then but that the file holds one key more.
         """
         vault = self._vault
-        vault.begin_rotation()
-        count = await self._db.write(
-            secrets.reseal, lambda name, sealed: vault.seal(vault.open(name, sealed))
+        count, made = await self._db.write(
+            secrets.reseal, vault.begin_rotation, lambda name, sealed: vault.seal(vault.open(name, sealed))
         )
-        vault.end_rotation()
+        if made is not None:
+            await self._db.write(secrets.alone, partial(vault.end_rotation, made))
         return count

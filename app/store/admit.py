@@ -10,14 +10,27 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Integer, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, Integer, bindparam, select, update
 
 from app.models.rows import RunRow
-from app.models.states import NodeState, RunStatus
+from app.models.states import RunStatus
 from app.store import waits
+from app.store.nodes import IS_LIVE
 from app.store.runs import RUN_COLUMNS, run_row
-from app.store.scopes import IS_WAITING, caps_of, full, in_use, lock_scopes, outside, scopes_of, usage
-from app.store.sql import NODE, RUN, take_seq
+from app.store.scopes import (
+    IN_TURN,
+    IS_WAITING,
+    caps_of,
+    full,
+    in_use,
+    is_behind,
+    knowing_limits,
+    lock_scopes,
+    outside,
+    scopes_of,
+    usage,
+)
+from app.store.sql import RUN, take_seq
 
 #: Waiting runs looked at in one statement; full scopes are left out, so that they never hide others.
 WINDOW = 200
@@ -114,8 +127,7 @@ def _waiting_run(row: Any) -> Waiting:
 
 
 _OPEN = (IS_WAITING, RUN.c.cancel_requested_at.is_(None))
-_ORDER = (RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
-_ANY = select(RUN.c.id).where(*_OPEN).order_by(*_ORDER).limit(1)
+_ANY = select(RUN.c.id).where(*_OPEN).order_by(*IN_TURN).limit(1)
 _WAITING = (
     select(
         RUN.c.id,
@@ -128,7 +140,7 @@ _WAITING = (
         RUN.c.status_detail.is_not(None).label("told"),
     )
     .where(*_OPEN)
-    .order_by(*_ORDER)
+    .order_by(*IN_TURN)
     .limit(bindparam("window", type_=Integer))
 )
 
@@ -137,32 +149,20 @@ def _waiting(tx: Connection, closed: set[str], last: Any, window: int) -> Sequen
     """The next waiting runs, after `last`, that name no full scope."""
     query = _WAITING.where(*outside(closed)) if closed else _WAITING
     if last is not None:
-        same = RUN.c.priority == last.priority
-        later = or_(
-            RUN.c.created_at > last.created_at,
-            and_(RUN.c.created_at == last.created_at, RUN.c.id > last.id),
-        )
-        query = query.where(or_(RUN.c.priority < last.priority, and_(same, later)))
+        query = query.where(is_behind(last))
     return tx.execute(query, {"window": window}).all()
 
 
-# Locked as in `nodes.is_live`: a node that is fenced while it claims has claimed before, or not at all.
-_ALIVE = (
-    select(NODE.c.id)
-    .where(NODE.c.id == bindparam("node"), NODE.c.state == NodeState.LIVE)
-    .with_for_update(read=True, key_share=True)
-)
-
-
-_PROSPECTS = select(
-    _ALIVE.exists(),
-    _ANY.exists(),
-)
+# Whoever fences a node waits for what it claims: it has claimed before, or not at all.
+_PROSPECTS = knowing_limits(select(IS_LIVE.exists(), _ANY.exists()))
 
 
 def prospects(tx: Connection, node_id: str) -> tuple[bool, bool]:
-    """Whether a node may take runs (it is neither leaving nor fenced), and whether any run waits already."""
-    alive, queue = tx.execute(_PROSPECTS, {"node": node_id}).one()
+    """Whether a node may take runs (it is neither leaving nor fenced), and whether any run waits already.
+
+    From here on no scope gets its first limit before the transaction ends.
+    """
+    alive, queue = tx.execute(_PROSPECTS[tx.dialect.name], {"node": node_id}).one()[:2]
     return bool(alive), bool(queue)
 
 
@@ -180,7 +180,7 @@ _CLAIMABLE = (
         RUN.c.id.in_(bindparam("ids", expanding=True)),
         RUN.c.status == RunStatus.INITIAL,
         RUN.c.cancel_requested_at.is_(None),
-        _ALIVE.exists(),
+        IS_LIVE.exists(),
     )
     .order_by(RUN.c.id)
     .with_for_update(key_share=True, of=RUN)

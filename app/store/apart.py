@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.store.sqlite import unavailable
@@ -44,9 +43,9 @@ def _on_sqlite(url: str, fn: Callable[[Connection], T], begin: str) -> T:
 
 
 async def _on_postgres(url: str, fn: Callable[[Connection], T], write: bool) -> T:
-    from app.store.connecting import AWAY, away, first_connection, tells_of_server
+    from app.store.connecting import AWAY, away, engine_on, first_connection, open_patiently, tells_of_server
 
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    engine = engine_on(url, open_patiently, poolclass=NullPool)
     try:
         async with first_connection(engine) as connection:
             await connection.execution_options(postgresql_readonly=not write)

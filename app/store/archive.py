@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import InvalidInput, NotFound, RunwrightError
+from app.store import disk
 
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -34,6 +35,7 @@ def pack(folder: Path, target: Path) -> int:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
+        disk.sync(target.parent)
     except OSError as error:
         raise RunwrightError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:

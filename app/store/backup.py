@@ -8,11 +8,13 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import PIPE
 from typing import Final
 
 from sqlalchemy import Connection, func, make_url, select, update
@@ -22,7 +24,7 @@ from app.models.columns import to_us
 from app.models.states import RUN_TERMINAL, NodeState
 from app.models.tables import metadata
 from app.settings import environment
-from app.store import apart, migrate, nodes
+from app.store import apart, disk, migrate, nodes
 from app.store.opening import sqlite_path
 from app.store.postgres_lock import holding
 from app.store.sql import ID_BLOCK, META, NODE, RUN, insert
@@ -32,6 +34,11 @@ from app.store.sqlite_file import quick_check, take_lock
 SKIPPED_IDS: Final = 100_000
 _MAGIC: Final = b"SQLite format 3\0"
 _ARCHIVE: Final = b"PGDMP"
+#: What is ours in a Postgres database.
+_OURS: Final = (*sorted(metadata.tables), "alembic_version")
+_SEQUENCE: Final = "event_seq"
+_DROP: Final = f"DROP TABLE IF EXISTS {', '.join(_OURS)}; DROP SEQUENCE IF EXISTS {_SEQUENCE};"
+_PLAIN: Final = ("--no-owner", "--no-privileges")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,10 @@ def backup(url: str, target: Path, *, overwrite: bool = False) -> str:
         if path is not None:
             _copy(path, partial)
         else:
-            _pg("pg_dump", url, "--format=custom", *_tables(), f"--file={partial}")
-        _to_disk(partial)
+            _dump(url, partial)
+        disk.sync(partial)
         partial.replace(target)
+        disk.sync(target.parent)
     except OSError as error:
         raise RunwrightError(f"{target} cannot be written: {error.strerror or error}.") from error
     finally:
@@ -92,8 +100,7 @@ def restore(url: str, source: Path, *, force: bool = False, now: datetime) -> Re
     _require_known_archive(source)
     with holding(url, migrate.LOCK):  # no service starts meanwhile
         floor = apart.run(url, lambda tx: _look_at_target(tx, force=force))
-        clean = ("--clean", "--if-exists") if force else ()
-        _pg("pg_restore", url, "--single-transaction", "--exit-on-error", *clean, str(source))
+        _replace(url, source, drop=force)
         return apart.run(url, lambda tx: settle(tx, floor, now=now), write=True)
 
 
@@ -123,8 +130,14 @@ def _next_ids(tx: Connection) -> dict[str, int]:
 
 def _look_at_target(tx: Connection, *, force: bool) -> dict[str, int]:
     """The next ids of the database that will be replaced. Raises when it must not be."""
-    if migrate.current(tx) is None:
+    version = migrate.current(tx)
+    if version is None:
         return {}
+    if version > migrate.HEAD:
+        raise StartRefused(
+            f"The database has schema {version}, this program knows {migrate.HEAD}.",
+            hint="Restore into an empty database: what this program does not know would stay, and be in the way later.",
+        )
     alive = (
         NODE.c.state.in_([NodeState.LIVE, NodeState.DRAINING]),
         NODE.c.lease_until > func.clock_timestamp(),
@@ -159,10 +172,10 @@ def _restore_file(path: Path, source: Path, *, force: bool, now: datetime) -> Re
         partial.unlink(missing_ok=True)
         _copy(source, partial)
         restored = apart.run(f"sqlite:///{partial}", lambda tx: settle(tx, floor, now=now), write=True)
-        _to_disk(partial)
+        disk.sync(partial)
         kept = _set_aside(path, now) if there else None
         partial.replace(path)
-        _to_disk(path.parent)
+        disk.sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
     return Restored(restored.schema, restored.fenced, restored.live_runs, kept)
@@ -202,18 +215,10 @@ def _head(source: Path) -> bytes:
         raise NotFound(f"{source} cannot be read: {error.strerror or error}.") from error
 
 
-def _to_disk(path: Path) -> None:
-    """Nobody is told of a copy that a power cut can still take away."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _tables() -> list[str]:
-    names = [*metadata.tables, "alembic_version", "event_seq"]
-    return [f"--table={name}" for name in sorted(names)]
+def _dump(url: str, target: Path) -> None:
+    to_server, env = _server(url)
+    tables = [f"--table={name}" for name in (*_OURS, _SEQUENCE)]
+    _tool("pg_dump", *to_server, *_PLAIN, "--format=custom", *tables, f"--file={target}", env=env)
 
 
 def _require_known_archive(source: Path) -> None:
@@ -225,41 +230,61 @@ def _require_known_archive(source: Path) -> None:
     migrate.require_known(versions[0])
 
 
-def _pg(tool: str, url: str, *arguments: str) -> None:
-    """Run one of the Postgres client's tools on a database; its password is not for those who list processes."""
-    parts = make_url(url).set(drivername="postgresql")
+def _replace(url: str, source: Path, *, drop: bool) -> None:
+    """Put an archive into a database, in one transaction; with `drop` in the place of our tables.
+
+    In the place of all, of those as well that the archive's schema had not yet: its upgrade will make them.
+    """
+    to_server, env = _server(url)
+    psql = [_program("psql"), *to_server, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
+    pg_restore = [_program("pg_restore"), *_PLAIN, "--file=-", str(source)]
+    begin = f"BEGIN; {_DROP if drop else ''}\n"
+    with (
+        tempfile.TemporaryFile() as told,
+        subprocess.Popen(psql, 0, stdin=PIPE, stdout=subprocess.DEVNULL, stderr=told, env=env) as writing,
+    ):
+        assert writing.stdin is not None
+        with suppress(BrokenPipeError):  # psql has ended, and told why
+            writing.stdin.write(begin.encode())
+            read = subprocess.run(pg_restore, stdout=writing.stdin, stderr=PIPE)
+            if read.returncode == 0:
+                writing.stdin.write(b"COMMIT;\n")  # without it nothing has happened
+        writing.stdin.close()
+        code = writing.wait()
+        told.seek(0)
+        _require_success("psql", code, told.read())
+    _require_success("pg_restore", read.returncode, read.stderr)
+
+
+def _server(url: str) -> tuple[list[str], dict[str, str]]:
+    """How a client tool is told of a database: its arguments, and the environment, for the password."""
+    parts = make_url(url).set(drivername="postgresql")  # whoever lists processes sees arguments
     secret = {} if parts.password is None else {"PGPASSWORD": str(parts.password)}
     address = parts._replace(password=None).render_as_string(hide_password=False)
-    _tool(
-        tool,
-        f"--dbname={address}",
-        "--no-owner",
-        "--no-privileges",
-        "--no-password",
-        *arguments,
-        secret=secret,
-    )
+    return [f"--dbname={address}", "--no-password"], {**environment(), **secret}
 
 
-def _tool(tool: str, *arguments: str, secret: Mapping[str, str] | None = None) -> str:
+def _tool(tool: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """What a tool printed. Raises RunwrightError with its own words when it fails or is not there."""
-    program = shutil.which(tool)
-    if program is None:
-        raise RunwrightError(
-            f"{tool} is not on this machine.",
-            hint="Install the Postgres client (postgresql-client) of the server's version or newer, or use the "
-            "backups of whoever runs the server.",
-        )
-    done = subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={**environment(), **(secret or {})},
+    done = subprocess.run([_program(tool), *arguments], capture_output=True, env=env)
+    _require_success(tool, done.returncode, done.stderr)
+    return done.stdout.decode(errors="replace")
+
+
+def _program(tool: str) -> str:
+    if (program := shutil.which(tool)) is not None:
+        return program
+    raise RunwrightError(
+        f"{tool} is not on this machine.",
+        hint="Install the Postgres client (postgresql-client) of the server's version or newer, or use the "
+        "backups of whoever runs the server.",
     )
-    if done.returncode:
-        words = done.stderr.strip()
-        old = "version mismatch" in words or "unsupported version" in words
-        hint = "Its version must not be older than the server's or the archive's." if old else ""
-        raise RunwrightError(f"{tool} failed: {words[-500:]}", hint=hint)
-    return done.stdout
+
+
+def _require_success(tool: str, code: int, told: bytes) -> None:
+    if code == 0:
+        return
+    words = told.decode(errors="replace").strip()
+    old = "version mismatch" in words or "unsupported version" in words
+    hint = "Its version must not be older than the server's or the archive's." if old else ""
+    raise RunwrightError(f"{tool} failed: {words[-500:]}", hint=hint)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The reason of a run that made room for a newer one of its trigger.
 REPLACED: Final = "replaced"
+#: Live runs of a scope that a rule is shown beyond its cap: what is too much by more ends with the next birth.
+_MORE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def judge(tx: Connection, run: "NewRun", caps: Mapping[str, int]) -> Birth:
     """What a run becomes; `caps` are those of :func:`lock`."""
     if run.judged is None:
         return Birth("run")
-    return run.judged.judge(caps, {scope: live(tx, scope) for scope in run.judged.scopes})
+    found = {scope: live(tx, scope, limit=caps.get(scope, 0) + _MORE) for scope in run.judged.scopes}
+    return run.judged.judge(caps, found)
 
 
 def make_room(tx: Connection, run: "NewRun", birth: Birth, *, now: datetime) -> list[RunRow]:

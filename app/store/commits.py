@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from app.errors import OutcomeUnknown, StoreUnavailable
+from app.store.connecting import FAILURES, is_lost
 
 log = logging.getLogger(__name__)
 
@@ -20,37 +21,25 @@ ASK_S = 8.0
 PAUSE_S = 0.1
 NUMBER = "SELECT pg_current_xact_id()::text"
 _STATUS = "SELECT pg_xact_status($1::text::xid8)"
-_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE pid = $2 AND backend_xid = ($1::text::xid8)::xid"
-)
-LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncio.TimeoutError,
-)
+#: By the number alone: behind a pooler the process that we were told of is not the server's.
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = ($1::text::xid8)::xid"
 
 Connect = Callable[[], Awaitable[Any]]
 
 
 def is_open_question(error: BaseException) -> bool:
     """Whether a COMMIT that failed like this may have been done all the same."""
-    if isinstance(error, LOST):
-        return True
-    # 57: the server shuts down, or the statement was cancelled while it waited for a standby. 08: connection.
-    return str(getattr(error, "sqlstate", None) or "").startswith(("08", "57"))
+    return is_lost(error) or isinstance(error, asyncpg.QueryCanceledError)  # it may have waited for a standby
 
 
-async def was_committed(connect: Connect, number: str, backend_pid: int) -> bool:
-    """Whether transaction `number`, which that backend served, is on disk.
+async def was_committed(connect: Connect, number: str) -> bool:
+    """Whether transaction `number` is on disk.
 
     Raises OutcomeUnknown when the server cannot be asked for :data:`ASK_S` seconds.
     """
     try:
         async with asyncio.timeout(ASK_S):
-            while (found := await _ask(connect, number, backend_pid)) is None:  # noqa: ASYNC110 (a server tells nobody)
+            while (found := await _ask(connect, number)) is None:  # noqa: ASYNC110 (a server tells nobody)
                 await asyncio.sleep(PAUSE_S)
             log.warning("the answer to a COMMIT was lost: transaction %s was %s", number, found)
             return found == "committed"
@@ -61,7 +50,7 @@ async def was_committed(connect: Connect, number: str, backend_pid: int) -> bool
         ) from error
 
 
-async def _ask(connect: Connect, number: str, backend_pid: int) -> str | None:
+async def _ask(connect: Connect, number: str) -> str | None:
     """`committed` or `aborted`; None when that is not settled, or nobody answers."""
     try:
         connection = await connect()
@@ -70,11 +59,11 @@ async def _ask(connect: Connect, number: str, backend_pid: int) -> str | None:
     try:
         found: str | None = await connection.fetchval(_STATUS, number)
         if found == "in progress":
-            await connection.fetchval(_END, number, backend_pid)
+            await connection.fetchval(_END, number)
             return None
     except asyncpg.InvalidParameterValueError:
         return "lost"  # a number of the future: this server, a standby before, never got the transaction
-    except (*LOST, asyncpg.PostgresError) as error:
+    except FAILURES as error:
         log.warning("what became of transaction %s? %s", number, error or type(error).__name__)
         return None
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,13 +24,10 @@ log = logging.getLogger(__name__)
 _UNWELL = ("08", "53", "57", "58", "55P03", "25006")
 #: A standby since a failover, or one before it: another connection may lead to the primary.
 READ_ONLY = "25006"
-AWAY = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncio.TimeoutError,
-)
+#: The connection is gone, or cannot be made; a TimeoutError is an OSError.
+AWAY = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
+#: Whatever a call on a connection may fail with, the server's own errors among it.
+FAILURES = (*AWAY, asyncpg.PostgresError)
 CONNECT_S, ANSWER_S = 10, 15
 #: Set once connected, not in the startup packet: PgBouncer in session mode refuses what it does not know there.
 SETTINGS = {
@@ -54,18 +51,19 @@ _SOCKET = (
 )
 
 
-async def open_connection(url: str, **more: str) -> Any:
+async def open_connection(url: str, answer_s: float | None = ANSWER_S, /, **more: str) -> Any:
     """An asyncpg connection with our settings and `more`; raises whatever asyncpg does.
 
-    The URL may name several hosts (`?host=a,b&port=5432,5432&target_session_attrs=read-write`): the first that
-    fits is taken.
+    A call that has no answer after `answer_s` seconds fails; None waits for ever. The URL may name several hosts
+    (`?host=a,b&port=5432,5432&target_session_attrs=read-write`): the first that fits is taken.
     """
     connection = await asyncpg.connect(
-        url, timeout=CONNECT_S, command_timeout=ANSWER_S, server_settings={"application_name": "runwright"}
+        url, timeout=CONNECT_S, command_timeout=answer_s, server_settings={"application_name": "runwright"}
     )
     try:
         settings = {**SETTINGS, **more}
-        await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
+        setting = "; ".join(f"SET {name} = '{value}'" for name, value in settings.items())
+        await connection.execute(setting, timeout=ANSWER_S)
     except BaseException:
         connection.terminate()
         raise
@@ -84,13 +82,26 @@ def keep_alive(transport: asyncio.BaseTransport | None) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def engine_on(url: str, **options: Any) -> AsyncEngine:
+async def open_patiently(url: str) -> Any:
+    """The same for tools: a migration, or a look at everything, takes as long as it takes."""
+    return await open_connection(
+        url,
+        None,
+        statement_timeout="0",
+        lock_timeout="0",
+        idle_in_transaction_session_timeout="0",
+    )
+
+
+def engine_on(
+    url: str, connect: Callable[[str], Awaitable[Any]] = open_connection, **options: Any
+) -> AsyncEngine:
     """SQLAlchemy's engine whose connections are ours."""
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         json_serializer=dumps,
         json_deserializer=orjson.loads,
-        async_creator=partial(open_connection, url),
+        async_creator=partial(connect, url),
         **options,
     )
 
@@ -100,7 +111,7 @@ async def first_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
     """Connect for the first time. Raises StoreUnavailable with address and cause, be it away or not for us."""
     try:
         connection = await engine.connect()
-    except (DBAPIError, asyncpg.PostgresError, *AWAY) as error:
+    except (DBAPIError, *FAILURES) as error:
         cause = str(getattr(error, "orig", None) or error) or type(error).__name__
         address = engine.url.set(drivername="postgresql").render_as_string()
         raise StoreUnavailable(
@@ -117,13 +128,19 @@ async def connect_raw(url: str, **settings: str) -> Any:
     """A connection outside the pools; raises StoreUnavailable."""
     try:
         return await open_connection(url, **settings)
-    except (*AWAY, asyncpg.PostgresError) as error:
+    except FAILURES as error:
         raise away(error) from error
 
 
 def is_unwell(code: str | None) -> bool:
     """Whether an error code tells of the server's state, not of what was asked."""
     return code is not None and code.startswith(_UNWELL)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone, and with it what became of the call."""
+    # 08: connection exceptions; 57P: the server shuts down.
+    return isinstance(error, AWAY) or str(getattr(error, "sqlstate", None) or "").startswith(("08", "57P"))
 
 
 def sqlstate(error: DBAPIError) -> str | None:
@@ -134,7 +151,7 @@ def sqlstate(error: DBAPIError) -> str | None:
 def tells_of_server(error: BaseException) -> bool:
     """Whether an error, in SQLAlchemy's wrapping or bare, is the server's or the connection's, not a statement's."""
     if not isinstance(error, DBAPIError) or isinstance(error, InterfaceError):
-        return isinstance(error, (InterfaceError, asyncpg.PostgresError, *AWAY))
+        return isinstance(error, (InterfaceError, *FAILURES))
     silent = isinstance(error, OperationalError) and not sqlstate(error)
     return error.connection_invalidated or silent or is_unwell(sqlstate(error))
 

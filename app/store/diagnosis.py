@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import asyncpg
 from sqlalchemy import Connection, func, select
 
 from app import clock
 from app.models.states import RUN_TERMINAL, NodeState
 from app.store import apart, migrate, sqlite_file
-from app.store.connecting import connect_raw
+from app.store.connecting import FAILURES, connect_raw
 from app.store.pooler import pooler_suspected
 from app.store.postgres import CONNECTIONS
 from app.store.sql import NODE, RUN
 
-#: Connections of one node at most.
-PER_NODE: Final = CONNECTIONS
 _VERSION_NEEDED: Final = 130000
 #: A clock that is further off than this is worth a word; the service goes by the database's.
 _OFFSET_S: Final = 1.0
@@ -79,11 +76,13 @@ def nodes_and_leases(tx: Connection) -> Finding:
     if not migrate.check(tx):
         return Finding("nodes", "ok", "none yet, or of an older schema")
     alive = NODE.c.state.in_([NodeState.LIVE, NodeState.DRAINING])
-    late = _count(tx, select(func.count()).where(alive, NODE.c.lease_until < clock.now()))
     count = _count(tx, select(func.count()).where(alive))
     live = _count(tx, select(func.count()).where(RUN.c.status.not_in(list(RUN_TERMINAL))))
     words = f"alive: {count}, live runs: {live}"
-    if tx.dialect.name == "sqlite" or not late:
+    if tx.dialect.name == "sqlite":
+        return Finding("nodes", "ok", words)
+    late = _count(tx, select(func.count()).where(alive, NODE.c.lease_until < func.clock_timestamp()))
+    if not late:
         return Finding("nodes", "ok", words)
     return Finding("nodes", "warning", f"{words}, lease over: {late}; another node takes their runs over")
 
@@ -105,7 +104,7 @@ async def _of_postgres(url: str) -> list[Finding]:
             found += await _carefully(look, connection)
         return [*found, await _pooler(url)]
     finally:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*FAILURES):
             await connection.close(timeout=2)
 
 
@@ -113,8 +112,8 @@ async def _carefully(look: Callable[[Any], Awaitable[Iterable[Finding]]], connec
     """A look that the server refuses is a finding, not the end of the others."""
     try:
         return list(await look(connection))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return [Finding(look.__name__.strip("_"), "failed", str(error))]
+    except FAILURES as error:
+        return [Finding(look.__name__.strip("_"), "failed", str(error) or type(error).__name__)]
 
 
 async def _version(connection: Any) -> list[Finding]:
@@ -189,14 +188,14 @@ async def _connections(connection: Any) -> list[Finding]:
 def judge_connections(most: int, others: int, ours: int) -> Finding:
     """How many nodes fit beside the others who use the server.
 
-    >>> judge_connections(97, 90, 0).status, judge_connections(997, 20, PER_NODE).status
+    >>> judge_connections(97, 90, 0).status, judge_connections(997, 20, CONNECTIONS).status
     ('failed', 'ok')
     """
-    fit = max(0, most - others) // PER_NODE
+    fit = max(0, most - others) // CONNECTIONS
     words = (
-        f"{most} at most, {others} of others, {ours} of ours: {fit} nodes fit, {PER_NODE} connections each"
+        f"{most} at most, {others} of others, {ours} of ours: {fit} nodes fit, {CONNECTIONS} connections each"
     )
-    running = -(-ours // PER_NODE)
+    running = -(-ours // CONNECTIONS)
     status: Status = "failed" if fit == 0 else "warning" if fit <= running else "ok"
     return Finding("connections", status, words)
 
@@ -212,7 +211,6 @@ async def _notifications(connection: Any) -> list[Finding]:
     except TimeoutError:
         words = "LISTEN hears nothing; runs still start, within a second (the poll)"
         return [Finding("notifications", "warning", words)]
-    await connection.remove_listener(_CHANNEL, heard.set)
     return [Finding("notifications", "ok", "LISTEN and NOTIFY work")]
 
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from app.errors import LeaseLost, StoreUnavailable
 from app.models.states import BLOCK_TERMINAL
-from app.store.connecting import READ_ONLY, away, connect_raw, is_unwell
+from app.store.connecting import FAILURES, READ_ONLY, away, connect_raw, is_lost, is_unwell
 from app.store.db import dumps
 from app.store.journal import RETRY_S, Answer
 from app.store.units import Mismatch, Unit, Verdict
@@ -25,12 +25,6 @@ _TIMED_OUT, _FENCED = "57014", "RW002"
 #: a row was locked, the answer took too long, deadlock, serialization: the same unit may fit the next time
 _LATER = frozenset({"55P03", _TIMED_OUT, "40P01", "40001"})
 _PLANNER = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-_LOST_CONNECTION = (
-    ConnectionError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncio.TimeoutError,
-)
 
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION pg_temp.journal(
@@ -151,7 +145,7 @@ class PostgresJournal:
         self._url, self._node_id = url, node_id
         self._connection: Any = None
         self._call: Any = None
-        self._seq = 0
+        self._seq = self._pid = 0
 
     async def open(self) -> None:
         """Connect, make the function, read how far this node's journal has come. Raises StoreUnavailable."""
@@ -159,8 +153,8 @@ class PostgresJournal:
         try:
             await self._connection.execute(_FUNCTION)
             self._call = await self._connection.prepare(_CALL)
-            self._seq = await self._position()
-        except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+            await self._look()
+        except FAILURES as error:
             self._drop()
             raise away(error) from error
         except BaseException:
@@ -178,7 +172,7 @@ class PostgresJournal:
         if connection is not None:
             try:
                 await connection.close(timeout=5)
-            except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+            except FAILURES as error:
                 log.debug("journal: %s", error)
                 connection.terminate()
 
@@ -231,7 +225,7 @@ class PostgresJournal:
         values = parameters(self._node_id, self._seq, units, runs)
         try:
             states: list[str] = await self._call.fetchval(*values)
-        except (*_LOST_CONNECTION, asyncpg.PostgresError) as error:
+        except FAILURES as error:
             if not is_lost(error):
                 raise
             return await self._after_loss(error, units)
@@ -243,17 +237,17 @@ class PostgresJournal:
 
         Until that is known nothing else may be written. Raises StoreUnavailable when it was not committed.
         """
-        expected, old = self._seq + 1, self._connection.get_server_pid()
+        expected, old = self._seq + 1, self._pid
         for delay in chain(RETRY_S, repeat(RETRY_S[-1])):
             self._drop()
             try:
                 await self.open()
                 await self._end_session(old)
-                self._seq = await self._position()
+                await self._look()
                 if self._seq == expected:
                     return [await self._found(unit) for unit in units]
                 break
-            except (*_LOST_CONNECTION, asyncpg.PostgresError, StoreUnavailable) as again:
+            except (StoreUnavailable, *FAILURES) as again:
                 log.warning("journal: is the last flush on disk? %s", again)
                 await asyncio.sleep(delay)
         raise away(error) from error
@@ -286,21 +280,14 @@ class PostgresJournal:
         refused = "cancel" if row["cancel"] else "deadline"
         return _answer(unit, "go" if row["started"] == len(unit.starts) else refused)
 
-    async def _position(self) -> int:
-        seq = await self._connection.fetchval(
-            "SELECT seq FROM node_journal WHERE node_id = $1", self._node_id
+    async def _look(self) -> None:
+        """How far the journal has come, and which process of the server says so: a pooler tells a number of its own."""
+        row = await self._connection.fetchrow(
+            "SELECT seq, pg_backend_pid() FROM node_journal WHERE node_id = $1 AND seq >= 0", self._node_id
         )
-        if seq is None or seq < 0:
+        if row is None:
             raise LeaseLost("this node has been fenced")
-        return int(seq)
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether the connection is gone and the outcome of the call with it."""
-    if isinstance(error, _LOST_CONNECTION):
-        return True
-    state = getattr(error, "sqlstate", None) or ""
-    return state.startswith(("08", "57P"))  # connection exceptions, shutdown of the server
+        self._seq, self._pid = row
 
 
 def _answer(unit: Unit, state: str) -> Answer:

@@ -6,14 +6,17 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
+from app.errors import Conflict
 from app.models.rows import RunRow
 from app.models.states import BLOCK_TERMINAL, BlockStatus, RunStatus
 from app.store import births, waits
 from app.store.admit import Claimer, admit, deadline_of, prospects
 from app.store.births import Birth, Judged
+from app.store.endings import late_at_birth
 from app.store.idempotency import Idempotency, claim
+from app.store.ownership import PARENT
 from app.store.runs import RUN_COLUMNS, RUN_NAMES, get, run_row
 from app.store.scopes import caps_of, scopes_of
 from app.store.sql import ATTEMPT, BLOCK, RUN, VERSION, in_chunks, insert_for, take_seq
@@ -77,14 +80,16 @@ def launch(
     A run whose dedupe key exists already is not made again: the existing one is answered, created=False.
     """
     keep_versions(tx, runs, now=now)
-    alive, queue = prospects(tx, claimer.node_id) if claimer else (False, False)
-    if not alive:
-        claimer = None  # fenced or leaving: what it makes now is for others to start
     twins = _twins(runs)
     own = [run for run in runs if run.id not in twins]
     made = _asked_before(tx, own, now=now)  # its locks come first: whoever waits for them holds no scope
+    alive, queue = prospects(tx, claimer.node_id) if claimer else (False, False)
+    if not alive:
+        claimer = None  # fenced or leaving: what it makes now is for others to start
     own = [run for run in own if run.id not in made]
     caps = births.lock(tx, own)
+    _keep_sources(tx, own)
+    own = _heed_parents(tx, own)
     for group in _groups(own):
         new, ends = _judge(tx, group, caps, now=now)
         # With a queue, admission says whose turn it is.
@@ -126,6 +131,50 @@ def keep_versions(tx: Connection, runs: Iterable[NewRun], *, now: datetime) -> N
         for run in runs
     }
     _insert(tx, _version_insert(tx.dialect.name), [versions[digest] for digest in sorted(versions)])
+
+
+def _keep_sources(tx: Connection, runs: Iterable[NewRun]) -> None:
+    """Keep the runs whose outputs are taken over: no key of another table does. Raises Conflict when one is gone."""
+    uuids = {
+        b.carried_from: b.uuid for run in runs for b in run.blocks if b.carried_from and b.carried_from > 0
+    }
+    parts = in_chunks(sorted(uuids))
+    found = {i for part in parts for i in tx.execute(_SOURCES, {"blocks": part}).scalars()}
+    if gone := sorted({uuids[block_id] for block_id in uuids.keys() - found}):
+        raise Conflict(
+            f"what an earlier run left of {', '.join(map(repr, gone))} has just been pruned",
+            hint="ask again: what a newer run has left is taken then; if there is none, run the whole pipeline",
+        )
+
+
+_SOURCES = (
+    select(BLOCK.c.id)
+    .join(RUN, RUN.c.id == BLOCK.c.pipeline_run_id)
+    .where(BLOCK.c.id.in_(bindparam("blocks", expanding=True)))
+    .order_by(RUN.c.id)
+    .with_for_update(read=True, key_share=True, of=RUN)  # in the way of a deletion only
+)
+
+
+def _heed_parents(tx: Connection, runs: Sequence[NewRun]) -> list[NewRun]:
+    """The runs, those cancelled at birth whose parent is over or asked to stop: its cancel did not see them."""
+    parents = {run.values["parent_run_id"] for run in runs if run.values.get("parent_run_id") is not None}
+    if not parents:
+        return list(runs)
+    stopping = {row.id for row in tx.execute(_PARENTS, {"runs": sorted(parents)}) if any(row[1:])}
+    fate = (RunStatus.CANCELLED, PARENT)
+    return [
+        replace(run, ended=fate, judged=None) if run.values.get("parent_run_id") in stopping else run
+        for run in runs
+    ]
+
+
+_PARENTS = (
+    select(RUN.c.id, RUN.c.cancel_requested_at, RUN.c.completed_at)
+    .where(RUN.c.id.in_(bindparam("runs", expanding=True)))
+    .order_by(RUN.c.id)
+    .with_for_update(read=True)  # in the way of `ownership.cancel`, and not of its siblings
+)
 
 
 def _judge(
@@ -248,7 +297,8 @@ def _not_started(run: NewRun, now: datetime) -> dict[str, Any]:
     if run.ended:
         status, reason = run.ended
         why = {"status_reason": reason, "status_detail": run.detail}
-        return {"status": status, **why, "completed_at": now, "epoch": 0}
+        late = late_at_birth(run.values.get("sla_at"), now)
+        return {"status": status, **why, "completed_at": now, "epoch": 0, **late}
     return {"status": RunStatus.INITIAL, "epoch": 0}
 
 

@@ -12,11 +12,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-import asyncpg
-
 from app import clock
 from app.errors import StoreUnavailable
-from app.store.postgres import connect_raw
+from app.store.connecting import FAILURES, connect_raw
 from app.store.tenure import FENCE_SHARE, JUMP_S, Tenure
 
 log = logging.getLogger(__name__)
@@ -25,7 +23,6 @@ _RENEW = (
     "UPDATE node SET lease_until = clock_timestamp() + make_interval(secs => $2)"
     " WHERE id = $1 AND state IN ('live', 'draining') RETURNING clock_timestamp()"
 )
-_BROKEN = (StoreUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.TimeoutError)
 
 
 class Fenced(Exception):
@@ -122,7 +119,7 @@ class Lease:
                     self._connection = await connect_raw(self._url)
                     sent = clock.steady()
                 database_now = await self._connection.fetchval(_RENEW, self._node_id, self._lease_s)
-        except _BROKEN as error:
+        except (StoreUnavailable, *FAILURES) as error:
             log.warning("lease: not renewed: %s", error or type(error).__name__)
             if self._connection is not None:
                 self._connection.terminate()
@@ -142,5 +139,5 @@ class Lease:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*_BROKEN):
+            with suppress(*FAILURES):
                 await connection.close(timeout=1)

@@ -11,17 +11,18 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, select
 
-from app.store.scopes import holders, usage
-from app.store.sql import HISTORY, LIMIT, insert, take_seq
+from app.store.scopes import NEW_LIMIT, holders, usage
+from app.store.sql import HISTORY, LIMIT, insert, lock_named, take_seq
 
 Source = Literal["file", "api", "setting"]
 
 
 def set_limit(tx: Connection, scope: str, cap: int | None, *, now: datetime, source: Source = "file") -> bool:
     """Set or (None) lift the limit of a scope; True when that changed anything. Every change is kept by seq."""
-    old = tx.execute(
-        select(LIMIT.c.cap, LIMIT.c.source).where(LIMIT.c.scope == scope).with_for_update()
-    ).first()
+    old = _lock(tx, scope)
+    if old is None and cap is not None:
+        lock_named(tx, NEW_LIMIT)
+        old = _lock(tx, scope)
     if (old is None and cap is None) or (old is not None and (old.cap, old.source) == (cap, source)):
         return False
     if cap is None:
@@ -35,6 +36,12 @@ def set_limit(tx: Connection, scope: str, cap: int | None, *, now: datetime, sou
     seq = take_seq(tx, 1)[0]
     tx.execute(HISTORY.insert().values(scope=scope, seq=seq, cap=cap, at=now, source=source))
     return True
+
+
+def _lock(tx: Connection, scope: str) -> Any:
+    """The cap and source of a limit, None without one; nobody changes it before the transaction ends."""
+    query = select(LIMIT.c.cap, LIMIT.c.source).where(LIMIT.c.scope == scope)
+    return tx.execute(query.with_for_update()).first()
 
 
 def limits(tx: Connection, prefix: str) -> dict[str, int]:
@@ -61,6 +68,8 @@ def follow(tx: Connection, wanted: Mapping[str, Wanted], *, now: datetime) -> in
         for row in tx.execute(select(LIMIT.c.scope, LIMIT.c.cap, LIMIT.c.source).order_by(LIMIT.c.scope))
     }
     changed = 0
+    if wanted.keys() - have.keys():
+        lock_named(tx, NEW_LIMIT)  # before the first row
     for scope in sorted(wanted.keys() | have.keys()):  # the order of all locks
         now_is, to_be = have.get(scope), wanted.get(scope)
         if to_be is None and now_is is not None and now_is.source == "api" and not _is_of_trigger(scope):

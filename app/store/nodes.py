@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, text, true, update
 
 from app.errors import StartRefused
 from app.models.states import NODE_TRANSITIONS, NodeState, sources
 from app.store.sql import JOURNAL, META, NODE, insert
 
 _ALIVE = (NodeState.LIVE, NodeState.DRAINING)
+#: The row of the node `:node` while it may take on work, kept so until the transaction ends. KEY SHARE stands in the
+#: way of a fencing (which locks FOR UPDATE first) and of nothing else: not of heartbeats.
+IS_LIVE: Final = (
+    select(NODE.c.id)
+    .where(NODE.c.id == bindparam("node"), NODE.c.state == NodeState.LIVE)
+    .with_for_update(read=True, key_share=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +72,19 @@ def fence_expired(tx: Connection, judge: str, *, before: datetime, now: datetime
     `before` is the judge's steady reckoning of the database's time. Where the database's own clock says less, that
     counts: neither of the two can condemn the living by a jump.
     """
-    holds, ended = _is_live(judge), NODE.c.lease_until < before
+    holds, ended = IS_LIVE, NODE.c.lease_until < before
     if tx.dialect.name == "postgresql":
         holds = holds.where(NODE.c.lease_until > func.clock_timestamp())
         ended = NODE.c.lease_until < func.least(before, func.clock_timestamp())
-    if tx.execute(holds).first() is None:
+    if tx.execute(holds, {"node": judge}).first() is None:
         return []
     late = select(NODE.c.id).where(NODE.c.state.in_(_ALIVE), NODE.c.id != judge, ended)
     return fence(tx, list(tx.execute(late).scalars()), now=now, still=ended)
 
 
-def _is_live(node_id: str) -> Select[str]:
-    """A node's row while it may take on work, kept so until the transaction ends.
-
-    KEY SHARE stands in the way of a fencing (which locks FOR UPDATE first) and of nothing else: not of heartbeats.
-    """
-    live = select(NODE.c.id).where(NODE.c.id == node_id, NODE.c.state == NodeState.LIVE)
-    return live.with_for_update(read=True, key_share=True)
-
-
 def is_live(tx: Connection, node_id: str) -> bool:
     """Whether a node may take on work; nobody fences it before this transaction ends."""
-    return tx.execute(_is_live(node_id)).first() is not None
+    return tx.execute(IS_LIVE, {"node": node_id}).first() is not None
 
 
 def count_holders(tx: Connection) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -18,18 +18,16 @@ from sqlalchemy import (
 )
 
 from app.models.rows import RunRow
-from app.models.states import (
-    BLOCK_TRANSITIONS,
-    BlockStatus,
-    NodeState,
-    Outcome,
-    RunStatus,
-    sources,
-)
+from app.models.states import BlockStatus, NodeState, Outcome, RunStatus
 from app.store import sla
+from app.store.endings import cancel_blocks, end_waiting, late
 from app.store.nodes import count_holders, is_live
 from app.store.runs import RUN_COLUMNS, run_row
+from app.store.scopes import IS_RUNNING, RUNNING
 from app.store.sql import ATTEMPT, BLOCK, NODE, RUN, take_seq
+
+#: The reason of a run whose parent was cancelled.
+PARENT: Final = "parent cancelled"
 
 
 def cancel(
@@ -40,25 +38,17 @@ def cancel(
     What it started is asked too, all the way down. A finished run is returned as it is; None when there is
     no such run.
     """
-    for child in children(tx, run_id):
-        cancel(tx, child, reason="parent cancelled", now=now)
     locked = select(RUN.c.status, RUN.c.created_at).where(RUN.c.id == run_id).with_for_update(key_share=True)
     row = tx.execute(locked).first()
     if row is None:
         return None
+    # After the lock: what is launched from here on sees for itself that its parent was cancelled.
+    for child in children(tx, run_id):
+        cancel(tx, child, reason=PARENT, now=now)
     now = max(now, row.created_at)
     if row.status == RunStatus.INITIAL:
-        ended: dict[str, Any] = {"status": RunStatus.CANCELLED, "status_reason": reason}
-        ended |= {"status_detail": detail, "cancel_requested_at": now, "completed_at": now, **sla.late(now)}
-        tx.execute(update(RUN).where(RUN.c.id == run_id).values(**ended))
-        tx.execute(
-            update(BLOCK)
-            .where(
-                BLOCK.c.pipeline_run_id == run_id,
-                BLOCK.c.status.in_(sources(BLOCK_TRANSITIONS, BlockStatus.CANCELLED)),
-            )
-            .values(status=BlockStatus.CANCELLED, completed_at=now)
-        )
+        asked = {"cancel_requested_at": now}
+        end_waiting(tx, run_id, RunStatus.CANCELLED, reason=reason, detail=detail, now=now, **asked)
     elif row.status == RunStatus.RUNNING:
         tx.execute(
             update(RUN)
@@ -129,7 +119,7 @@ def estate(tx: Connection) -> Estate:
     """What is there to be taken over."""
     if not (total := tx.execute(_LEFT).scalar_one()):
         return Estate(0, 0, 1)  # as good as always
-    parked = tx.execute(_LEFT.where(*_only_waits())).scalar_one()
+    parked = tx.execute(_LEFT_PARKED).scalar_one()
     return Estate(parked, total - parked, count_holders(tx))
 
 
@@ -192,17 +182,17 @@ def _only_waits() -> tuple[ColumnElement[bool], ...]:
     return waits, ~runs_now, RUN.c.cancel_requested_at.is_(None)
 
 
-def _dead() -> Select[str]:
-    return select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
-
-
-_LEFT = select(func.count()).where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
+_DEAD = select(NODE.c.id).where(NODE.c.state.in_([NodeState.STOPPED, NodeState.FENCED]))
+_LEFT = select(func.count()).select_from(RUNNING).where(RUNNING.c.owner.in_(_DEAD))  # asked every second
+_LEFT_IDS = select(RUNNING.c.id).where(RUNNING.c.owner.in_(_DEAD))
+_LEFT_PARKED = select(func.count()).where(RUN.c.id.in_(_LEFT_IDS), *_only_waits())
 
 
 def _of_the_dead(limit: int) -> Select[int]:
     return (
         select(RUN.c.id)
-        .where(RUN.c.status == RunStatus.RUNNING, RUN.c.owner.in_(_dead()))
+        # Found by the first, and as it is once it is locked by the others.
+        .where(RUN.c.id.in_(_LEFT_IDS), IS_RUNNING, RUN.c.owner.in_(_DEAD))
         .order_by(RUN.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True, of=RUN)
@@ -266,6 +256,7 @@ _END_ATTEMPT = (
     update(ATTEMPT)
     .where(ATTEMPT.c.block_run_id == bindparam("block"), ATTEMPT.c.attempt == bindparam("number"))
     .values(ended_at=bindparam("at"), e_seq=bindparam("seq"), outcome=bindparam("how"))
+    .values(evidence=bindparam("told", type_=ATTEMPT.c.evidence.type))
 )
 
 
@@ -279,13 +270,15 @@ def _lose_open_attempts(tx: Connection, run_ids: list[int], *, now: datetime) ->
     )
     lost = tx.execute(still_open).all()
     rows = [
-        # A sensor between two pokes ran nothing: it lost nothing, however often its node is replaced.
+        # A sensor between two pokes ran nothing: it lost nothing, however often its node is replaced. The attempt
+        # that follows begins with the same poke.
         {
             "block": block,
             "number": number,
             "at": now,
             "seq": seq,
             "how": Outcome.CANCELLED if wake_at else Outcome.LOST,
+            "told": {"poke_at": wake_at.isoformat()} if wake_at else None,
         }
         for (block, number, wake_at), seq in zip(lost, take_seq(tx, len(lost)), strict=True)
     ]
@@ -306,14 +299,7 @@ def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str,
         return False
     now = max(now, row.started_at, _last_start(tx, run_id) or now)
     _lose_open_attempts(tx, [run_id], now=now)
-    tx.execute(
-        update(BLOCK)
-        .where(
-            BLOCK.c.pipeline_run_id == run_id,
-            BLOCK.c.status.in_(sources(BLOCK_TRANSITIONS, BlockStatus.CANCELLED)),
-        )
-        .values(status=BlockStatus.CANCELLED, status_reason=reason, completed_at=now, wake_at=None)
-    )
+    cancel_blocks(tx, run_id, reason=reason, now=now)
     tx.execute(
         update(RUN)
         .where(*mine)
@@ -322,7 +308,7 @@ def abort(tx: Connection, run_id: int, node_id: str, epoch: int, *, reason: str,
             status_reason=reason,
             completed_at=now,
             e_seq=take_seq(tx, 1)[0],
-            **sla.late(now),
+            **late(now),
         )
     )
     return True

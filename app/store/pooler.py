@@ -4,7 +4,7 @@
 from typing import Any
 
 from app.errors import StartRefused
-from app.store.connecting import connect_raw
+from app.store.connecting import FAILURES, away, connect_raw
 
 _PID = "SELECT pg_backend_pid()"
 
@@ -16,9 +16,15 @@ async def pooler_suspected(url: str, connection: Any) -> bool:
     session that served us last is kept busy by another connection: one that is ours alone would wait for us.
     Raises StoreUnavailable.
     """
-    pid = await connection.fetchval(_PID)
-    if pid == connection.get_server_pid():
-        return False
+    try:
+        pid = await connection.fetchval(_PID)
+        return bool(pid != connection.get_server_pid() and await _is_lent(url, connection, pid))
+    except FAILURES as error:
+        raise away(error) from error
+
+
+async def _is_lent(url: str, connection: Any, pid: int) -> bool:
+    """Whether others get the session `pid` between two transactions of the connection."""
     other = await connect_raw(url)
     try:
         await other.execute("BEGIN")

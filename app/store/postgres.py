@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Concatenate
 
-import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,13 +23,12 @@ from app import clock
 from app.errors import StoreUnavailable
 from app.store import commits
 from app.store.connecting import (
-    AWAY,
+    FAILURES,
     READ_ONLY,
     away,
     connect_raw,
     engine_on,
     first_connection,
-    is_unwell,
     sqlstate,
     tells_of_server,
 )
@@ -118,7 +116,7 @@ class PostgresDatabase:
         except PoolTimeout as error:
             log.warning("no database connection was free for %.0f s", POOL_TIMEOUT_S)
             raise StoreUnavailable("every database connection is taken", hint="repeat it later") from error
-        except (DBAPIError, asyncpg.PostgresError, *AWAY) as error:
+        except (DBAPIError, *FAILURES) as error:
             if not readonly and isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY:
                 raise
             if tells_of_server(error):
@@ -130,12 +128,12 @@ class PostgresDatabase:
         begun.ending = True
         try:
             said = await begun.raw.execute("COMMIT")
-        except (asyncpg.PostgresError, *AWAY) as error:
+        except FAILURES as error:
             if begun.number is None:
                 return  # it has only read, and it has read
             if not commits.is_open_question(error):
                 raise
-            if not await commits.was_committed(partial(connect_raw, self.url), begun.number, begun.pid):
+            if not await commits.was_committed(partial(connect_raw, self.url), begun.number):
                 raise
             begun.broken = True
             return
@@ -163,7 +161,6 @@ class _Begun:
     raw: Any
     #: what the server calls it; None for one that only reads
     number: str | None = None
-    pid: int = 0
     #: its COMMIT is on its way, was answered; its connection is of no use any more
     ending: bool = False
     ended: bool = False
@@ -207,7 +204,6 @@ async def _start(connection: AsyncConnection, *, readonly: bool) -> _Begun:
     else:
         await begun.raw.execute("BEGIN", timeout=BEGIN_S)
         begun.number = await begun.raw.fetchval(commits.NUMBER, timeout=BEGIN_S)
-        begun.pid = begun.raw.get_server_pid()
     return begun
 
 
@@ -220,12 +216,9 @@ async def _end(begun: _Begun) -> None:
     if not begun.ended and not begun.broken:
         begun.broken = True
         if not begun.ending and not begun.raw.is_closed():
-            with suppress(asyncpg.PostgresError, *AWAY):
+            with suppress(*FAILURES):
                 await begun.raw.execute("ROLLBACK", timeout=BEGIN_S)
                 begun.broken = False
     if begun.broken and not begun.connection.invalidated:
         await begun.connection.invalidate()
     await begun.connection.close()
-
-
-__all__ = ["PostgresDatabase", "away", "connect_raw", "first_connection", "is_unwell"]

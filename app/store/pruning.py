@@ -118,10 +118,16 @@ def _found(tx: Connection, query: Select[Any]) -> list[RunAt]:
     return [(row[0], row[1]) for row in tx.execute(query)]
 
 
-def _heirless() -> tuple[ColumnElement[bool], ...]:
+def _heirs(run_id: ColumnElement[int], *, of_files: bool = False) -> Select[int]:
+    """Blocks that have taken over what blocks of a run left; `of_files`: that do not say themselves that it is gone."""
+    heir, source = BLOCK.alias(), BLOCK.alias()
+    found = select(heir.c.id).where(heir.c.carried_from == source.c.id, source.c.pipeline_run_id == run_id)
+    return found.where(heir.c.outputs.contains(_HAS_FILE)) if of_files else found
+
+
+def _heirless(*, of_files: bool = False) -> tuple[ColumnElement[bool], ...]:
     """That no other run has taken over what blocks of a run left, nor takes it from the newest completed run."""
-    heir, source, newest = BLOCK.alias(), BLOCK.alias(), RUN.alias()
-    heirs = select(heir.c.id).where(heir.c.carried_from == source.c.id, source.c.pipeline_run_id == RUN.c.id)
+    heirs, newest = _heirs(RUN.c.id, of_files=of_files), RUN.alias()
     completed = (newest.c.pipeline_uuid == RUN.c.pipeline_uuid, newest.c.status == RunStatus.COMPLETED)
     # By the index from its end: a max() beside another condition would look at every run.
     last = select(newest.c.id).where(*completed).order_by(newest.c.id.desc()).limit(1)
@@ -141,12 +147,18 @@ def _unneeded() -> tuple[ColumnElement[bool], ...]:
     return (*named, ~newest.exists(), *_heirless())
 
 
-def _lock(tx: Connection, ids: Collection[int], *conditions: ColumnElement[bool]) -> list[int]:
-    """Those of the runs that nobody is about to point at, and for which the conditions hold after the lock."""
+def _lock(tx: Connection, ids: Collection[int], may_go: Select[int]) -> list[int]:
+    """Those of the runs that nobody is about to point at, and that may go still, asked after the lock."""
     if tx.dialect.name == "postgresql":
-        free = select(RUN.c.id).where(RUN.c.id.in_(ids), _ENDED).order_by(RUN.c.id)
-        ids = list(tx.execute(free.with_for_update(skip_locked=True)).scalars())
-    return list(tx.execute(select(RUN.c.id).where(RUN.c.id.in_(ids), _ENDED, *conditions)).scalars())
+        free = _RUNS.order_by(RUN.c.id).with_for_update(skip_locked=True)
+        ids = list(tx.execute(free, {"runs": ids}).scalars())
+    return list(tx.execute(may_go, {"runs": ids}).scalars())
+
+
+# Built once: building one of these takes longer than forgetting a run.
+_RUNS = select(RUN.c.id).where(RUN.c.id.in_(bindparam("runs", expanding=True)), _ENDED)
+_UNNEEDED_RUNS = _RUNS.where(*_unneeded())
+_HEIRLESS_RUNS = _RUNS.where(*_heirless(of_files=True))
 
 
 def old_runs(
@@ -161,7 +173,7 @@ def forget_runs(tx: Connection, ids: Collection[int], *, now: datetime) -> list[
 
     Runs that became needed meanwhile stay.
     """
-    gone = _lock(tx, ids, *_unneeded())
+    gone = _lock(tx, ids, _UNNEEDED_RUNS)
     if gone:
         _pruned_until(tx, SLOT.c.pipeline_run_id.in_(gone))
         tx.execute(delete(SLOT).where(SLOT.c.pipeline_run_id.in_(gone)))
@@ -190,12 +202,14 @@ def with_files(
 ) -> list[RunAt]:
     """Runs whose blocks have left files that no newer run has taken over, the oldest first."""
     kept = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id == RUN.c.id, BLOCK.c.outputs.contains(_HAS_FILE))
-    return _found(tx, _ended(pipeline_uuid, before, after, limit).where(kept.exists(), *_heirless()))
+    return _found(
+        tx, _ended(pipeline_uuid, before, after, limit).where(kept.exists(), *_heirless(of_files=True))
+    )
 
 
 def forget_outputs(tx: Connection, ids: Collection[int], *, now: datetime) -> list[int]:
     """Say of outputs in files that they are gone; the runs of which that is now true."""
-    gone = _lock(tx, ids, *_heirless())
+    gone = _lock(tx, ids, _HEIRLESS_RUNS)
     query = select(BLOCK.c.id, BLOCK.c.outputs).where(
         BLOCK.c.pipeline_run_id.in_(gone), BLOCK.c.outputs.contains(_HAS_FILE)
     )
@@ -263,19 +277,18 @@ def _bury(tx: Connection, ids: Sequence[int], now: datetime) -> None:
     tx.execute(made, [{"run_id": run_id, "at": now} for run_id in ids])
 
 
-def tombstones(tx: Connection, *, before: datetime, limit: int) -> list[int]:
-    """Runs whose files are to be deleted; not one whose outputs somebody took over at the last moment."""
-    heir, source = BLOCK.alias(), BLOCK.alias()
-    heirs = select(heir.c.id).where(
-        heir.c.carried_from == source.c.id, source.c.pipeline_run_id == TOMBSTONE.c.run_id
+def tombstones(tx: Connection, *, before: datetime, limit: int, after: int = 0) -> list[int]:
+    """Runs beyond `after` whose files are to be deleted; none whose outputs somebody took over at the last moment."""
+    heirs = _heirs(TOMBSTONE.c.run_id, of_files=True)
+    query = select(TOMBSTONE.c.run_id).where(
+        TOMBSTONE.c.run_id > after, TOMBSTONE.c.at <= before, ~heirs.exists()
     )
-    query = select(TOMBSTONE.c.run_id).where(TOMBSTONE.c.at <= before, ~heirs.exists())
     return list(tx.execute(query.order_by(TOMBSTONE.c.run_id).limit(limit)).scalars())
 
 
-def settle(tx: Connection, ids: Collection[int], *, now: datetime) -> None:
-    """Take away the tombstones of runs whose files are gone."""
-    tx.execute(delete(TOMBSTONE).where(TOMBSTONE.c.run_id.in_(ids)))
+def settle(tx: Connection, ids: Collection[int], *, now: datetime) -> int:
+    """Take away the tombstones of runs whose files are gone; how many."""
+    return tx.execute(delete(TOMBSTONE).where(TOMBSTONE.c.run_id.in_(ids))).rowcount
 
 
 @dataclass(frozen=True, slots=True)

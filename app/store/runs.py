@@ -10,6 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, selec
 from app.models.rows import AttemptRow, BlockRow, RunRow
 from app.models.states import RUN_TERMINAL, BlockStatus, Cause, Outcome, RunStatus
 from app.store.db import loads
+from app.store.pruning import GONE
+from app.store.scopes import RUNNING
 from app.store.sql import ATTEMPT, BLOCK, LOG, RUN, VERSION, in_chunks
 
 RUN_NAMES = tuple(field.name for field in fields(RunRow))
@@ -193,20 +195,16 @@ def cancel_asked(tx: Connection, node_id: str) -> list[int]:
 
 
 _CANCEL_ASKED = (  # asked every second
-    select(RUN.c.id)
-    .where(
-        RUN.c.owner == bindparam("node"),
-        RUN.c.status == RunStatus.RUNNING,
-        RUN.c.cancel_requested_at.is_not(None),
-    )
-    .order_by(RUN.c.id)
+    select(RUNNING.c.id)
+    .where(RUNNING.c.owner == bindparam("node"), RUNNING.c.cancel_requested_at.is_not(None))
+    .order_by(RUNNING.c.id)
 )
 
 
 def owned(tx: Connection, node_id: str) -> list[tuple[int, int]]:
     """Running runs of a node as (id, epoch)."""
-    query = select(RUN.c.id, RUN.c.epoch).where(RUN.c.owner == node_id, RUN.c.status == RunStatus.RUNNING)
-    return [(row.id, row.epoch) for row in tx.execute(query.order_by(RUN.c.id))]
+    mine = select(RUNNING.c.id, RUNNING.c.epoch).where(RUNNING.c.owner == node_id)
+    return [(row.id, row.epoch) for row in tx.execute(mine.order_by(RUNNING.c.id))]
 
 
 def counts(tx: Connection) -> dict[str, int]:
@@ -234,14 +232,20 @@ def left_outputs(
 
 
 def left_by_children(tx: Connection, run_id: int, block_uuid: str) -> dict[str, tuple[int, str]]:
-    """What the completed children of a block left in a run: child uuid -> (block run id, outputs)."""
+    """What the completed children of a block left in a run and is still kept: child uuid -> (block run id, outputs)."""
     template = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id == run_id, BLOCK.c.block_uuid == block_uuid)
     query = select(BLOCK.c.block_uuid, BLOCK.c.id, BLOCK.c.outputs).where(
         BLOCK.c.pipeline_run_id == run_id,
         BLOCK.c.parent_id == template.scalar_subquery(),
         BLOCK.c.status == BlockStatus.COMPLETED,
     )
-    return {row.block_uuid: (row.id, row.outputs or "[]") for row in tx.execute(query)}
+    rows = tx.execute(query).all()
+    return {row.block_uuid: (row.id, row.outputs or "[]") for row in rows if not _is_gone(row.outputs)}
+
+
+def _is_gone(outputs: str | None) -> bool:
+    kinds = (output.get("kind") for output in loads(outputs or "[]"))
+    return GONE in kinds
 
 
 def newest_between(tx: Connection, pipeline_uuid: str, since: datetime, until: datetime) -> RunRow | None:

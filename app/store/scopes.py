@@ -14,11 +14,13 @@ from sqlalchemy import (
     Connection,
     Select,
     Subquery,
+    and_,
     bindparam,
     func,
     literal_column,
     or_,
     select,
+    text,
 )
 
 from app.models.states import RunStatus
@@ -49,6 +51,20 @@ _LOCK = select(LIMIT.c.scope, LIMIT.c.cap).where(_NAMED).order_by(LIMIT.c.scope)
 _CAPS = select(LIMIT.c.scope, LIMIT.c.cap).where(_NAMED)
 
 
+#: Who starts runs shares it from before he looks for limits; who makes a limit has it alone. A limit that is not yet
+#: there has no row to be locked. Taken after the rows of triggers and before those of limits.
+NEW_LIMIT: Final = "limits"
+_SHARED = text(f"pg_advisory_xact_lock_shared(hashtextextended('{NEW_LIMIT}', 0))")
+
+
+def knowing_limits(query: Select[*tuple[Any, ...]]) -> Mapping[str, Select[*tuple[Any, ...]]]:
+    """A query by dialect: from its end until that of the transaction no scope gets a limit that had none.
+
+    What the query itself finds may be older: ask for limits after it.
+    """
+    return {"sqlite": query, "postgresql": query.add_columns(_SHARED)}
+
+
 def lock_scopes(tx: Connection, scopes: Iterable[str]) -> dict[str, int]:
     """Lock the limits of these scopes, in key order; their caps."""
     return _caps(tx, _LOCK, scopes)
@@ -72,6 +88,8 @@ IS_WAITING: Final = RUN.c.status == literal_column(f"'{RunStatus.INITIAL}'")
 _NAMES = (
     RUN.c.id,
     RUN.c.status,
+    RUN.c.owner,
+    RUN.c.epoch,
     RUN.c.pipeline_uuid,
     RUN.c.pipeline_schedule_id,
     RUN.c.concurrency_key,
@@ -80,11 +98,21 @@ _NAMES = (
     RUN.c.started_at,
     RUN.c.cancel_requested_at,
 )
+#: The queue: who is first of the runs that wait.
+IN_TURN: Final = (RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
+
+
+def is_behind(run: Any) -> ColumnElement[bool]:
+    """That a run comes later in the queue than this one, which has a priority, a created_at and an id."""
+    same_age = and_(RUN.c.created_at == run.created_at, RUN.c.id > run.id)
+    later = and_(RUN.c.priority == run.priority, or_(RUN.c.created_at > run.created_at, same_age))
+    return or_(RUN.c.priority < run.priority, later)
+
+
 # With an order and a bound that is never met SQLite looks through the few live runs of a partial index, and not
-# through the history of a trigger or a pipeline.
+# through the history of a trigger, a pipeline or a node.
 _ALL: Final = 1_000_000
-_OLDEST = (RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
-WAITING: Final = select(*_NAMES).where(IS_WAITING).order_by(*_OLDEST).limit(_ALL).subquery("waiting")
+WAITING: Final = select(*_NAMES).where(IS_WAITING).order_by(*IN_TURN).limit(_ALL).subquery("waiting")
 _BY_OWNER = (RUN.c.owner, RUN.c.pipeline_schedule_id, RUN.c.pipeline_uuid)
 RUNNING: Final = select(*_NAMES).where(IS_RUNNING).order_by(*_BY_OWNER).limit(_ALL).subquery("running")
 
@@ -139,7 +167,7 @@ def usage(tx: Connection, scopes: Collection[str], *, waiting: bool = False) -> 
 def in_use(tx: Connection) -> Counter[str]:
     """How many runs of each scope run now; scopes without any are left out. Nothing when there is no limit."""
     counts: Counter[str] = Counter()
-    if tx.execute(_ANY_LIMIT).first() is None:
+    if not tx.execute(_ANY_LIMIT[tx.dialect.name]).one()[0]:
         return counts
     for row in tx.execute(_USED):
         of_run = scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key, row.rides)
@@ -147,7 +175,7 @@ def in_use(tx: Connection) -> Counter[str]:
     return counts
 
 
-_ANY_LIMIT = select(LIMIT.c.scope).limit(1)
+_ANY_LIMIT = knowing_limits(select(select(LIMIT.c.scope).exists()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +188,7 @@ class Live:
     stopping: bool = False
 
 
-def live(tx: Connection, scope: str, *, limit: int = 1000) -> list[Live]:
+def live(tx: Connection, scope: str, *, limit: int) -> list[Live]:
     """The runs of a scope that wait or run, oldest first."""
     found = [
         row

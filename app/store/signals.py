@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 
 from app.errors import StoreUnavailable
-from app.store.commits import LOST
-from app.store.connecting import connect_raw
+from app.store.connecting import FAILURES, connect_raw
+from app.store.journal import RETRY_S
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,10 @@ CHANNEL = "runwright"
 GAP_S = 0.05
 #: A connection that has been silent for so long is asked whether it lives.
 CHECK_S, CHECK_ANSWER_S = 10.0, 3.0
-RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: A server that cannot LISTEN is asked again so often.
 DEAF_S = 60.0
 #: Bytes of words in one message; Postgres takes 8,000.
 MESSAGE = 7000
-_BROKEN = (*LOST, asyncpg.PostgresError, StoreUnavailable)
 
 
 class Signals:
@@ -66,7 +64,7 @@ class Signals:
                     log.warning("nodes cannot wake each other (%s): they look once a second", error)
                 deaf = True
                 await asyncio.sleep(DEAF_S)
-            except _BROKEN as error:
+            except (StoreUnavailable, *FAILURES) as error:
                 was = self.listening.is_set()
                 losses = 0 if was else losses + 1
                 if was:
@@ -87,7 +85,7 @@ class Signals:
             while not self._stopping or self._waiting:
                 await self._turn(connection)
         finally:
-            with suppress(*_BROKEN):
+            with suppress(*FAILURES):
                 await connection.close(timeout=1)
 
     async def _turn(self, connection: Any) -> None:

@@ -3,29 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, update
 
-from app.models.states import BLOCK_TRANSITIONS, BlockStatus, RunStatus, SlotOutcome, sources
-from app.store.sql import BLOCK, RUN, SCHEDULE, SLOT
+from app.models.states import RunStatus, SlotOutcome
+from app.store.endings import end_waiting
+from app.store.sql import RUN, SCHEDULE, SLOT
 
-#: What a run that passes its SLA comes to.
-OnSla = Literal["alert", "cancel", "fail"]
 #: The reason of a run that was stopped for it.
 REASON: Final = "sla"
 #: How such a run ends.
 ENDS: Final[Mapping[str, RunStatus]] = {"cancel": RunStatus.CANCELLED, "fail": RunStatus.FAILED}
-
-
-def late(now: datetime) -> dict[str, Any]:
-    """Columns for whoever ends a run at `now`: that it passed its SLA, if it did and nobody has said so yet."""
-    passed = RUN.c.sla_at < now
-    unsaid = (RUN.c.sla_passed_at.is_(None) & passed, now)
-    return {
-        "passed_sla": or_(RUN.c.passed_sla, RUN.c.sla_at.is_not(None) & passed),
-        "sla_passed_at": case(unsaid, else_=RUN.c.sla_passed_at),
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +75,13 @@ def pass_now(tx: Connection, run_id: int, *, now: datetime) -> Passed | None:
 
 def _say(tx: Connection, row: Any, *, now: datetime) -> Passed:
     now = max(now, row.created_at)
-    values: dict[str, Any] = {"passed_sla": True, "sla_passed_at": now}
+    said = {"passed_sla": True, "sla_passed_at": now}
     end = ENDS.get(row.options.get("on_sla", "alert")) if row.status == RunStatus.INITIAL else None
-    if end is not None:
+    if end is None:
+        tx.execute(update(RUN).where(RUN.c.id == row.id).values(**said))
+    else:
         detail = {"sla_at": row.sla_at.isoformat(), "waited": True}
-        values |= {"status": end, "status_reason": REASON, "status_detail": detail, "completed_at": now}
-        _cancel_blocks(tx, row.id, now)
-    tx.execute(update(RUN).where(RUN.c.id == row.id).values(**values))
+        end_waiting(tx, row.id, end, reason=REASON, detail=detail, now=now, **said)
     return Passed(
         run_id=row.id,
         pipeline_uuid=row.pipeline_uuid,
@@ -101,15 +90,6 @@ def _say(tx: Connection, row: Any, *, now: datetime) -> Passed:
         execution_date=row.execution_date,
         status=end or RunStatus(row.status),
         reason=REASON if end else None,
-    )
-
-
-def _cancel_blocks(tx: Connection, run_id: int, now: datetime) -> None:
-    waiting = BLOCK.c.status.in_(sources(BLOCK_TRANSITIONS, BlockStatus.CANCELLED))
-    tx.execute(
-        update(BLOCK)
-        .where(BLOCK.c.pipeline_run_id == run_id, waiting)
-        .values(status=BlockStatus.CANCELLED, status_reason=REASON, completed_at=now)
     )
 
 

@@ -6,13 +6,14 @@ blanks), else from `secret.key` in the home folder, which is made at first use a
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
-from app.errors import Conflict, StartRefused
+from app.errors import Conflict, RunwrightError, StartRefused
+from app.store import disk
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
@@ -33,6 +34,17 @@ def new_key() -> str:
     from cryptography.fernet import Fernet  # costs 4 MiB: for those who have secrets
 
     return Fernet.generate_key().decode()
+
+
+@contextmanager
+def _at_hand() -> Iterator[None]:
+    """A fault of the key file is no fault of the database, in whose transactions it is used."""
+    try:
+        yield
+    except OSError as error:
+        raise RunwrightError(
+            f"the key file {FILE} in the home folder cannot be used: {error.strerror or error}"
+        ) from error
 
 
 class Vault:
@@ -63,16 +75,22 @@ class Vault:
             hint="Give that key too in RUNWRIGHT_SECRET_KEY, behind the present one, or set the secret again.",
         )
 
-    def begin_rotation(self) -> None:
-        """Put a new key before the old ones, where the keys are in the file; given ones are their giver's to change."""
-        if self._given is None and (keys := self._keys()):
-            self._write([new_key(), *keys])
+    def begin_rotation(self) -> str | None:
+        """Put a new key before the old ones, where the keys are in the file; given ones are their giver's to change.
 
-    def end_rotation(self) -> None:
-        """Drop the old keys of the file: call it when everything is sealed with the first one."""
-        if self._given is None and (keys := self._keys()):
-            self._write(keys[:1])
+        The new key. Who rotates at the same time must be kept away, also from :meth:`end_rotation`.
+        """
+        if self._given is not None or not (keys := self._keys()):
+            return None
+        self._write([made := new_key(), *keys])
+        return made
 
+    def end_rotation(self, made: str) -> None:
+        """Drop the keys before `made` from the file: call it when everything is sealed with that or a later one."""
+        if made in (keys := self._keys()):
+            self._write(keys[: keys.index(made) + 1])
+
+    @_at_hand()
     def _keys(self) -> Sequence[str]:
         if self._given is not None:
             return _split(self._given)
@@ -80,6 +98,7 @@ class Vault:
             return _split(self._file.read_text(encoding="utf-8"))
         return ()
 
+    @_at_hand()
     def _make_file(self) -> str:
         """Make the key file; the key in it, which is another process's if that was faster."""
         made = self._write_beside([new_key()])
@@ -89,20 +108,13 @@ class Vault:
             pass
         finally:
             made.unlink()
-        self._sync_folder()
+        disk.sync(self._file.parent)
         return self._keys()[0]
 
+    @_at_hand()
     def _write(self, keys: Sequence[str]) -> None:
         self._write_beside(keys).replace(self._file)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """Nothing may be sealed with a key that a power cut could take away."""
-        fd = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        disk.sync(self._file.parent)  # nothing may be sealed with a key that a power cut could take away
 
     def _write_beside(self, keys: Sequence[str]) -> Path:
         path = self._file.with_name(f".{FILE}.{token_hex(8)}")

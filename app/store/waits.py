@@ -4,12 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from app.models.rows import RunRow
 from app.models.states import NodeState, RunStatus
 from app.store import ownership, runs
-from app.store.scopes import IS_RUNNING, IS_WAITING, TOLD, caps_of, full, holders, scopes_of, usage
+from app.store.scopes import (
+    IN_TURN,
+    IS_WAITING,
+    RUNNING,
+    TOLD,
+    caps_of,
+    full,
+    holders,
+    is_behind,
+    scopes_of,
+    usage,
+)
 from app.store.sql import NODE, RUN
 
 _NOTE = (
@@ -99,16 +110,13 @@ def facts(tx: Connection, run_id: int) -> Facts | None:
 
 def _before(tx: Connection, run: RunRow) -> tuple[int, tuple[int, ...]]:
     """How many waiting runs are earlier in the queue, and the first of them."""
-    same_age = and_(RUN.c.created_at == run.created_at, RUN.c.id < run.id)
-    earlier = and_(RUN.c.priority == run.priority, or_(RUN.c.created_at < run.created_at, same_age))
-    before = (IS_WAITING, RUN.c.cancel_requested_at.is_(None), or_(RUN.c.priority > run.priority, earlier))
+    before = (IS_WAITING, RUN.c.cancel_requested_at.is_(None), RUN.c.id != run.id, ~is_behind(run))
     count: int = tx.execute(select(func.count()).select_from(RUN).where(*before)).scalar_one()
-    order = (RUN.c.priority.desc(), RUN.c.created_at, RUN.c.id)
-    first = tx.execute(select(RUN.c.id).where(*before).order_by(*order).limit(TOLD)).scalars()
+    first = tx.execute(select(RUN.c.id).where(*before).order_by(*IN_TURN).limit(TOLD)).scalars()
     return count, tuple(first)
 
 
 def _nodes(tx: Connection) -> dict[str, int]:
-    drives = select(func.count()).where(RUN.c.owner == NODE.c.id, IS_RUNNING).scalar_subquery()
+    drives = select(func.count()).select_from(RUNNING).where(RUNNING.c.owner == NODE.c.id).scalar_subquery()
     query = select(NODE.c.id, drives).where(NODE.c.state == NodeState.LIVE).order_by(NODE.c.id)
     return {row[0]: row[1] for row in tx.execute(query)}

@@ -17,6 +17,7 @@ from app import clock
 from app.executors.base import BlockCall, BlockResult
 from app.models.pipeline import Keep
 from app.models.states import Cause, Outcome, RunStatus
+from app.scheduler import pruner as pruner_module
 from app.scheduler import retention
 from app.scheduler.engine import Engine
 from app.scheduler.pruner import Pruned, Pruner
@@ -56,9 +57,21 @@ def test_a_batch_never_takes_more_than_its_share(took: float) -> None:
     assert took <= (took + retention.pause(took)) * retention.SHARE + 1e-12 or retention.pause(took) == 2.0
     sizes = [500]
     for _ in range(12):
-        sizes.append(retention.next_size(sizes[-1], took))
+        sizes.append(retention.next_size(sizes[-1], sizes[-1], took))
     assert all(1 <= size <= retention.LARGEST for size in sizes)
     assert sizes[-1] == (1 if took > retention.AIM_S else retention.LARGEST)
+
+
+@pytest.mark.parametrize("each_s", [1e-7, 0.0001, 0.0005, 0.02])
+def test_batches_come_to_the_time_they_aim_at_and_a_few_rows_do_not_lead_astray(each_s: float) -> None:
+    pace = retention.Pace()
+    for _ in range(12):
+        pace.learn(pace.size, pace.size * each_s)
+    assert pace.size in (1, retention.LARGEST) or pace.size * each_s <= retention.AIM_S <= retention.MOST_S
+    settled = pace.size
+    for _ in range(20):  # passes that find next to nothing
+        pace.learn(0, each_s)
+    assert pace.size <= settled
 
 
 async def with_file(call: BlockCall) -> BlockResult:
@@ -126,6 +139,34 @@ async def test_logs_and_outputs_go_before_their_run(world: World) -> None:
         retried = await engine.retry(broken.id)
         assert await engine.wait(retried.id, 20)
         assert world.executor.ran() == ["a", "b"], "what a has left is gone, so a runs again"
+
+
+async def test_outputs_that_were_needed_at_the_last_pass_go_at_a_later_one(world: World) -> None:
+    world.pipeline("etl", {"a": [], "b": ["a"]})
+    world.executor.plays["a"] = with_file
+    async with world.serving(keep_outputs_days=NOW) as engine:
+        newest, _ = await world.run(engine, "etl")
+        world.executor.plays["b"] = lambda call: asyncio.sleep(0, failed())
+        await world.run(engine, "etl")
+        del world.executor.plays["b"]
+        one = pruner(engine)
+        assert (await one.run()).outputs == 1 and folders(world) == {str(newest.id)}
+        newer, _ = await world.run(engine, "etl")
+        assert (await one.run()).outputs == 1 and folders(world) == {str(newer.id)}
+
+
+async def test_files_that_resist_do_not_keep_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruner_module, "_PAGE", 1)
+    world.pipeline("etl", {"a": []})
+    world.executor.plays["a"] = with_file
+    async with world.serving(keep_runs_per_pipeline=1) as engine:
+        first, second, third = [(await world.run(engine, "etl"))[0].id for _ in range(3)]
+        place = world.folder / ".runwright" / "artifacts" / str(first)
+        place.rename(place.with_name("elsewhere"))
+        place.write_text("no folder")
+        done = await pruner(engine).run()
+    assert (done.runs, done.folders) == (2, 1)
+    assert folders(world) == {"elsewhere", str(first), str(third)}, f"{second} is gone"
 
 
 async def test_a_retry_keeps_what_it_took_over(world: World) -> None:

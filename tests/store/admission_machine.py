@@ -1,22 +1,14 @@
 """Launch, admission, end, cancel, crash, takeover and changes of limits in any order, on a real database.
 
 The machine holds next to nothing of its own: before each step it reads the rows, says by a plain loop what must
-happen, and compares. `test_admission_machine.py` runs it for some seconds, `tests/fuzz` for long.
+happen, and compares.
 """
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, precondition, rule
 from sqlalchemy import select
 
 from app import clock
@@ -27,10 +19,10 @@ from app.store import limits, nodes, ownership
 from app.store.admit import admit
 from app.store.db import Tx
 from app.store.invariants import find
-from app.store.opening import open_database
 from app.store.scopes import scopes_of
 from app.store.sql import ATTEMPT, BLOCK, HISTORY, JOURNAL, LIMIT, NODE, RUN, SCHEDULE, VERSION
-from tests.store.conftest import Bench, chain
+from tests.store.conftest import chain
+from tests.store.machines import Machine
 
 SLOTS = 4
 #: trigger id -> its settings; 0 stands for no trigger
@@ -45,9 +37,7 @@ SCOPES = ("global", "key:k", "pipeline:a", "pipeline:b", "schedule:1", "schedule
 LIVE = (RunStatus.INITIAL, RunStatus.RUNNING)
 
 
-def _wipe(tx: Tx) -> None:
-    for table in (ATTEMPT, BLOCK, RUN, VERSION, LIMIT, HISTORY, JOURNAL, NODE, SCHEDULE):
-        tx.execute(table.delete())
+def _make_triggers(tx: Tx) -> None:
     now = clock.now()
     for schedule_id in (1, 2, 3, 4):
         tx.execute(
@@ -83,23 +73,19 @@ def _scopes(row: Any) -> tuple[str, ...]:
     return scopes_of(row.pipeline_uuid, row.pipeline_schedule_id, row.concurrency_key, row.rides)
 
 
-class Machine(RuleBasedStateMachine):
+class AdmissionMachine(Machine):
     """Two nodes and a handful of pipelines, triggers and a key."""
 
-    runner: asyncio.Runner
-    bench: Bench
-
-    def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.runner.run(self.bench.db.write(function, *args, **kwargs))
+    tables = (ATTEMPT, BLOCK, RUN, VERSION, LIMIT, HISTORY, JOURNAL, NODE, SCHEDULE)
 
     @initialize(
         caps=st.fixed_dictionaries({scope: st.sampled_from([None, None, 1, 2, 3]) for scope in SCOPES})
     )
     def begin(self, caps: dict[str, int | None]) -> None:
-        self.call(_wipe)
+        self.wipe()
+        self.call(_make_triggers)
         for scope, cap in caps.items():
             self.call(limits.set_limit, scope, cap, now=clock.now())
-        self.nodes = [self.runner.run(self.bench.node()) for _ in range(2)]
 
     def live(self) -> tuple[list[Any], dict[str, int]]:
         found: tuple[list[Any], dict[str, int]] = self.call(_state)
@@ -157,9 +143,7 @@ class Machine(RuleBasedStateMachine):
         ]
         node = None if who is None else self.nodes[who]
         free = self.free(rows, node) if node else 0
-        launched = self.runner.run(
-            self.bench.db.write(_launch, made, self.bench.claimer(free, node) if node else None)
-        )
+        launched = self.runner.run(self.bench.launch(*made, claim=node is not None, free=free, node=node))
         if by is None and node and free:
             self.nobody_idles(node)
         for one in launched:
@@ -232,30 +216,3 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         found = self.runner.run(self.bench.db.read(find))
         assert not found, "\n".join(found)
-
-
-def _launch(tx: Tx, runs: Any, claimer: Any) -> Any:
-    from app.store import launch
-
-    return launch.launch(tx, runs, claimer, now=clock.now())
-
-
-def run_machine(url: str, *, examples: int, steps: int) -> None:
-    """Run it on a migrated database."""
-    with asyncio.Runner() as runner:
-        db = open_database(url)
-        runner.run(db.open())
-        try:
-            bench = Bench(db, "")
-            kind = type("Here", (Machine,), {"runner": runner, "bench": bench})
-            run_state_machine_as_test(
-                kind,
-                settings=settings(
-                    max_examples=examples,
-                    stateful_step_count=steps,
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
-        finally:
-            runner.run(db.close())

@@ -1,12 +1,15 @@
 """An open database of each kind, with a node, for tests of store functions."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app import clock
 from app.models.pipeline import Block, BlockType, Pipeline
@@ -15,7 +18,7 @@ from app.models.states import Cause, NodeState
 from app.scheduler.admission import admissible
 from app.store import launch, nodes
 from app.store.admit import Claimer
-from app.store.db import Database
+from app.store.db import Database, Tx
 from app.store.ids import Ids
 from app.store.launch import NewBlock, NewRun
 from app.store.nodes import NodeRow
@@ -23,6 +26,9 @@ from app.store.opening import backend_for, open_database
 from app.store.units import Unit
 from tests.invariants import assert_hold
 
+F = TypeVar("F")
+S = TypeVar("S")
+_WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 AT = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
@@ -48,6 +54,13 @@ def node_row(name: str | None = None) -> NodeRow:
         started_at=now,
         lease_until=now + timedelta(seconds=60),
     )
+
+
+@pytest.fixture(params=["direct", "pooled"])
+def told_pid(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a connection is told of its process: the truth or, as PgBouncer does, a number that is none."""
+    if request.param == "pooled":
+        monkeypatch.setattr(asyncpg.Connection, "get_server_pid", lambda _: 1)
 
 
 @dataclass
@@ -92,8 +105,10 @@ class Bench:
     def claimer(self, free: int = 10, node: str | None = None) -> Claimer:
         return Claimer(node or self.me, free, admissible)
 
-    async def launch(self, *runs: NewRun, claim: bool = True, free: int = 10) -> list[launch.Launched]:
-        claimer = self.claimer(free) if claim else None
+    async def launch(
+        self, *runs: NewRun, claim: bool = True, free: int = 10, node: str | None = None
+    ) -> list[launch.Launched]:
+        claimer = self.claimer(free, node) if claim else None
         return await self.db.write(launch.launch, runs, claimer, now=clock.now())
 
     async def running(self, pipeline: Pipeline | None = None, **values: Any) -> tuple[RunRow, NewRun]:
@@ -109,6 +124,29 @@ class Bench:
             return await backend.flush(units)
         finally:
             await backend.close()
+
+    async def cross(self, first: Callable[[Tx], F], second: Callable[[Tx], S]) -> tuple[F, S, bool]:
+        """What two transactions come to, and whether the second waited for the first.
+
+        On Postgres the first, when it has done all, stays open until the second has ended or waits for it.
+        """
+        done, ended = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def held(tx: Tx) -> tuple[F, bool]:
+            found = first(tx)
+            loop.call_soon_threadsafe(done.set)
+            if tx.dialect.name == "postgresql":
+                while not ended.is_set() and not tx.execute(text(_WAITING)).scalar_one():
+                    tx.execute(text("SELECT pg_sleep(0.01)"))
+            return found, not ended.is_set()
+
+        one = asyncio.ensure_future(self.db.write(held))
+        await done.wait()
+        two = await self.db.write(second)
+        ended.set()
+        found, waited = await one
+        return found, two, waited
 
 
 @pytest.fixture

@@ -2,42 +2,28 @@
 
 The machine reads all rows before each step, says by plain code what the step must change, and compares; some steps
 are wrong on purpose (an old epoch, another's run, the same unit twice) and must change nothing. The invariants are
-checked after every step, and that what is over stays as it is. `test_store_machine.py` runs it for some seconds,
-`tests/fuzz` for long.
+checked after every step, and that what is over stays as it is.
 """
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from sqlalchemy import select
 
 from app import clock
 from app.errors import LeaseLost
 from app.models.states import BLOCK_TERMINAL, RUN_TERMINAL, Outcome, RunStatus
 from app.store import nodes, ownership, pruning
+from app.store.admit import admit
 from app.store.db import Tx
 from app.store.invariants import find
-from app.store.opening import backend_for, open_database
+from app.store.opening import backend_for
 from app.store.sql import ATTEMPT, BLOCK, JOURNAL, LOG, NODE, RUN, TOMBSTONE, VERSION
 from app.store.units import Close, Mismatch, Unit, Verdict
-from tests.store.conftest import Bench
+from tests.store.machines import Machine
 from tests.store.store_steps import PIPELINES, TRIES, B, Run, Steps
-
-
-def _wipe(tx: Tx) -> None:
-    for table in (LOG, ATTEMPT, BLOCK, RUN, VERSION, JOURNAL, NODE, TOMBSTONE):
-        tx.execute(table.delete())
 
 
 def _read(tx: Tx) -> dict[int, Run]:
@@ -51,14 +37,10 @@ def _read(tx: Tx) -> dict[int, Run]:
     return found
 
 
-class Machine(Steps, RuleBasedStateMachine):
+class StoreMachine(Steps, Machine):
     """Two nodes and a handful of runs."""
 
-    runner: asyncio.Runner
-    bench: Bench
-
-    def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.runner.run(self.bench.db.write(function, *args, **kwargs))
+    tables = (LOG, ATTEMPT, BLOCK, RUN, VERSION, JOURNAL, NODE, TOMBSTONE)
 
     def read(self) -> dict[int, Run]:
         found: dict[int, Run] = self.runner.run(self.bench.db.read(_read))
@@ -83,11 +65,10 @@ class Machine(Steps, RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.call(_wipe)
+        self.wipe()
         self.backends: dict[str, Any] = {}
         self.over: dict[int, Run] = {}
         self.hooks = 0
-        self.nodes = [self.runner.run(self.bench.node()) for _ in range(2)]
 
     # Runs come
 
@@ -105,9 +86,12 @@ class Machine(Steps, RuleBasedStateMachine):
         new = self.runner.run(self.bench.new(PIPELINES[name], first=first, parent_run_id=parent))
         new = replace(new, blocks=tuple(replace(block, max_attempts=TRIES) for block in new.blocks))
         node = None if who is None else self.nodes[who]
-        self.runner.run(self.bench.db.write(_launch, [new], self.bench.claimer(9, node) if node else None))
+        self.runner.run(self.bench.launch(new, claim=node is not None, free=9, node=node))
         run = self.read()[new.id]
         assert run.row.parent_run_id == parent
+        if any(old.row.id == parent and old.row.cancel_requested_at for old in before):
+            assert (run.row.status, run.row.status_reason) == (RunStatus.CANCELLED, ownership.PARENT)
+            return
         if node is None or queue >= 9:
             assert (run.row.status, run.row.owner) == (RunStatus.INITIAL, None)
         else:
@@ -120,7 +104,7 @@ class Machine(Steps, RuleBasedStateMachine):
     @rule(who=st.sampled_from([0, 1]))
     def admit(self, who: int) -> None:
         waiting = [run.row.id for run in self.read().values() if run.row.status == RunStatus.INITIAL]
-        self.call(_admit, self.bench.claimer(9, self.nodes[who]))
+        self.call(admit, self.bench.claimer(9, self.nodes[who]), now=clock.now())
         for run_id in waiting[:9]:
             row = self.read()[run_id].row
             assert (row.status, row.owner, row.epoch) == (RunStatus.RUNNING, self.nodes[who], 1)
@@ -346,35 +330,3 @@ class Machine(Steps, RuleBasedStateMachine):
     def teardown(self) -> None:
         for backend in getattr(self, "backends", {}).values():
             self.runner.run(backend.close())
-
-
-def _launch(tx: Tx, runs: Any, claimer: Any) -> Any:
-    from app.store import launch
-
-    return launch.launch(tx, runs, claimer, now=clock.now())
-
-
-def _admit(tx: Tx, claimer: Any) -> Any:
-    from app.store.admit import admit
-
-    return admit(tx, claimer, now=clock.now())
-
-
-def run_machine(url: str, *, examples: int, steps: int) -> None:
-    """Run it on a migrated database."""
-    with asyncio.Runner() as runner:
-        db = open_database(url)
-        runner.run(db.open())
-        try:
-            kind = type("Here", (Machine,), {"runner": runner, "bench": Bench(db, "")})
-            run_state_machine_as_test(
-                kind,
-                settings=settings(
-                    max_examples=examples,
-                    stateful_step_count=steps,
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
-        finally:
-            runner.run(db.close())

@@ -1,6 +1,7 @@
 """The database that is away, slow, full, or loses an answer: every caller is told so, and nothing is done twice."""
 
 import asyncio
+import errno
 import sqlite3
 import threading
 import time
@@ -26,6 +27,7 @@ from app.store.sqlite import SqliteDatabase
 from app.store.units import Close, Finish, Start, Unit, Verdict
 from tests.soak.proxy import Proxy, wire
 from tests.store.conftest import Bench, chain
+from tests.waits import until
 
 DONE = BlockStatus.COMPLETED
 
@@ -85,7 +87,7 @@ async def test_a_lock_that_is_held_for_long_is_an_unavailable_store(bench: Bench
     if bench.db.dialect == "sqlite":
         return
     run, _ = await bench.running()
-    held, release = threading.Event(), threading.Event()
+    held = threading.Event()
 
     def hold(tx: Connection) -> None:
         tx.execute(text("SELECT 1 FROM pipeline_run WHERE id = :id FOR UPDATE"), {"id": run.id})
@@ -101,7 +103,6 @@ async def test_a_lock_that_is_held_for_long_is_an_unavailable_store(bench: Bench
     await asyncio.to_thread(held.wait, 5)
     with pytest.raises(StoreUnavailable):
         await bench.db.write(want)
-    release.set()
     await holder
 
 
@@ -145,6 +146,27 @@ async def test_a_flush_whose_answer_was_lost_is_not_sent_again(postgres_url: str
     await bench.db.close()
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EHOSTUNREACH, "no route"), asyncpg.InternalClientError()])
+async def test_however_the_connection_breaks_it_is_asked_what_became_of_the_flush(
+    postgres_url: str, error: Exception
+) -> None:
+    bench = await bench_on(postgres_url)
+    unit, _ = await step(bench)
+    backend = PostgresJournal(postgres_url, bench.me)
+    await backend.open()
+    call = backend._call
+
+    class Breaking:
+        async def fetchval(self, *values: Any) -> None:
+            await call.fetchval(*values)
+            raise error
+
+    backend._call = Breaking()
+    assert await backend.flush([unit]) == [Verdict()]
+    await backend.close()
+    await bench.db.close()
+
+
 async def test_a_flush_that_never_arrived_is_sent_again(postgres_url: str) -> None:
     bench = await bench_on(postgres_url)
     unit, run_id = await step(bench)
@@ -162,6 +184,16 @@ async def test_a_flush_that_never_arrived_is_sent_again(postgres_url: str) -> No
     await bench.db.close()
 
 
+@pytest.mark.usefixtures("told_pid")
+async def test_the_journal_knows_which_process_of_the_server_it_would_have_to_end(postgres_url: str) -> None:
+    bench = await bench_on(postgres_url)
+    backend = PostgresJournal(postgres_url, bench.me)
+    await backend.open()
+    assert backend._pid == await backend._connection.fetchval("SELECT pg_backend_pid()")
+    await backend.close()
+    await bench.db.close()
+
+
 async def test_a_flush_that_the_server_still_works_on_when_the_wire_breaks_is_settled_first(
     postgres_url: str,
 ) -> None:
@@ -174,8 +206,7 @@ async def test_a_flush_that_the_server_still_works_on_when_the_wire_breaks_is_se
         await holder.execute("BEGIN; SELECT 1 FROM node_journal FOR UPDATE")
         flushing = asyncio.create_task(flush_until_written(backend, [unit]))
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while not await watcher.fetchval(waits):
-            await asyncio.sleep(0.01)
+        await until(lambda: watcher.fetchval(waits))
         proxy.cut()
         await holder.execute("COMMIT")
         assert await asyncio.wait_for(flushing, 20) == [Verdict()]

@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 from app import clock
 from app.errors import Conflict, InvalidInput, LeaseLost, NotFound, RunwrightError, StartRefused
 from app.models.states import BlockStatus, NodeState, Outcome
-from app.store import archive, backup, nodes, ownership, runs
+from app.store import archive, backup, migrate, nodes, ownership, runs
 from app.store.db import Tx
 from app.store.ids import Ids, take_block
 from app.store.opening import open_database, sqlite_path
@@ -24,6 +24,7 @@ from app.store.units import Finish, Unit
 from tests.invariants import assert_hold
 from tests.postgres import binaries
 from tests.store.conftest import Bench, chain
+from tests.store.test_versions import do, to_version, versions
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +134,53 @@ async def test_a_database_with_data_is_replaced_only_by_force(pair: tuple[str, s
     assert await value(url) == "then"
     if restored.kept is not None:
         assert await value(f"sqlite:///{restored.kept}") == "now"
+
+
+@pytest.mark.parametrize("version", versions()[:-1])
+async def test_a_copy_of_an_older_schema_replaces_a_newer_database(
+    blank_database_url: str, tmp_path: Path, version: str
+) -> None:
+    url = blank_database_url
+    await do(url, to_version, version)
+    await copy(url, tmp_path / "copy")
+    await asyncio.to_thread(migrate.upgrade, url)
+    assert (await restore(url, tmp_path / "copy", force=True)).schema == version
+    assert await do(url, migrate.differences) == []
+
+
+async def test_a_restore_that_fails_halfway_leaves_everything_as_it_was(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    service = await bench_on(postgres_url)
+    await copy(postgres_url, tmp_path / "copy")
+    await service.db.write(lambda tx: tx.execute(META.insert().values(key="k", value="now")))
+    await stop(service)
+    whole = (tmp_path / "copy").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-50])
+    with pytest.raises(RunwrightError, match="pg_restore failed"):
+        await restore(postgres_url, tmp_path / "cut", force=True)
+    await do(postgres_url, lambda tx: tx.execute(text("CREATE VIEW mine AS SELECT * FROM meta")))
+    with pytest.raises(RunwrightError, match=r"psql failed: .*other objects depend on them"):
+        await restore(postgres_url, tmp_path / "copy", force=True)
+    assert await value(postgres_url) == "now"
+
+
+async def test_what_is_not_ours_stays_where_there_is_no_database_of_ours(
+    postgres_url: str, blank_postgres_url: str, tmp_path: Path
+) -> None:
+    await copy(postgres_url, tmp_path / "copy")
+    await do(blank_postgres_url, lambda tx: tx.execute(text("CREATE TABLE node (theirs int)")))
+    with pytest.raises(RunwrightError, match=r'psql failed: .*"node" already exists'):
+        await restore(blank_postgres_url, tmp_path / "copy")
+    await do(blank_postgres_url, lambda tx: tx.execute(text("SELECT theirs FROM node")))
+
+
+async def test_a_database_of_a_newer_program_is_not_replaced(postgres_url: str, tmp_path: Path) -> None:
+    await copy(postgres_url, tmp_path / "copy")
+    await do(postgres_url, lambda tx: tx.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(StartRefused, match="9999") as refused:
+        await restore(postgres_url, tmp_path / "copy", force=True)
+    assert "empty database" in refused.value.hint
 
 
 def _value(tx: Tx) -> str:
@@ -286,12 +334,26 @@ async def test_the_password_is_not_for_those_who_list_processes(
     )
     told.chmod(0o755)
     with pytest.raises(RunwrightError):
-        await asyncio.to_thread(
-            backup._pg, "pg_dump", "postgresql://me:hush@db/x?host=/tmp", "--format=custom"
-        )
+        await asyncio.to_thread(backup._dump, "postgresql://me:hush@db/x?host=/tmp", tmp_path / "copy")
     assert "hush" not in (tmp_path / "words").read_text()
     assert "--dbname=postgresql://me@db/x?host=%2Ftmp" in (tmp_path / "words").read_text()
     assert (tmp_path / "secret").read_text() == "hush\n"
+
+
+async def test_the_name_of_a_copy_is_on_disk_before_anybody_is_told(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, set[str]]] = []
+
+    def fsync(handle: int) -> None:
+        there = {path.name for path in (tmp_path / "backups").iterdir()}
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink(), there))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await copy(sqlite_url, tmp_path / "backups" / "monday")
+    assert synced[-1] == (tmp_path / "backups", {"monday"})
+    archive.pack(tmp_path / "none", tmp_path / "backups" / "outputs")
+    assert synced[-1] == (tmp_path / "backups", {"monday", "outputs"})
 
 
 def test_outputs_go_into_an_archive_and_back(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from app.errors import OutcomeUnknown, StoreUnavailable
-from app.store import apart, commits
+from app.store import apart, commits, connecting
 from app.store.connecting import connect_raw, keep_alive, open_connection
 from app.store.db import Tx, outside
 from app.store.ids import Ids
@@ -90,8 +90,12 @@ async def test_a_write_whose_answer_was_lost_is_done(postgres_url: str, refused:
         assert await db.read(keys) == ["a"]
 
 
-async def test_a_commit_that_never_arrived_was_not_done_and_stays_so(postgres_url: str) -> None:
+@pytest.mark.usefixtures("told_pid")
+async def test_a_commit_that_never_arrived_was_not_done_and_stays_so(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server still has the transaction open, as after a cable was pulled: it is ended, so the answer is final."""
+    monkeypatch.setitem(connecting.SETTINGS, "idle_in_transaction_session_timeout", "0")
     async with through_a_wire(postgres_url) as (proxy, db):
         proxy.drop = b"COMMIT"
         with pytest.raises(StoreUnavailable) as told:

@@ -1,6 +1,7 @@
 """What the doctor finds in a database, and what it makes of it."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from app import clock
 from app.store import apart, checks, diagnosis, migrate, sqlite_file
 from app.store.diagnosis import Finding, judge_clock, judge_connections, judge_durability
 from app.store.opening import sqlite_path
+from app.store.postgres import CONNECTIONS
 from app.store.sql import RUN, VERSION
 from tests.store.conftest import Bench, chain
 
@@ -55,7 +57,7 @@ def test_settings_that_lose_commits(change: dict[str, str], status: str) -> None
 
 
 def test_room_for_nodes() -> None:
-    one = diagnosis.PER_NODE
+    one = CONNECTIONS
     assert judge_connections(one - 1, 0, 0).status == "failed"
     assert judge_connections(3 * one, 0, one).status == "ok"
     assert (
@@ -87,6 +89,16 @@ async def test_nodes_and_live_runs_are_counted(bench: Bench) -> None:
     await bench.running()
     found = await bench.db.read(diagnosis.nodes_and_leases)
     assert found == Finding("nodes", "ok", "alive: 1, live runs: 1")
+
+
+async def test_whether_a_lease_is_over_is_said_by_the_clock_that_gave_it(bench: Bench) -> None:
+    ahead = clock.now() + timedelta(days=1)
+    clock.use(lambda: ahead)
+    try:
+        found = await bench.db.read(diagnosis.nodes_and_leases)
+    finally:
+        clock.use(None)
+    assert found == Finding("nodes", "ok", "alive: 1, live runs: 0")
 
 
 async def test_a_database_is_examined(bench: Bench) -> None:

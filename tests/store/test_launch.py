@@ -2,8 +2,10 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from app import clock
@@ -11,7 +13,8 @@ from app.models.pipeline import Limits
 from app.models.states import BlockStatus, Cause, RunStatus
 from app.scheduler import sync
 from app.scheduler.admission import judged
-from app.store import limits, runs
+from app.scheduler.limiting import limits_in
+from app.store import launch, limits, runs
 from app.store.admit import WINDOW, admit
 from app.store.db import Tx
 from app.store.sql import NODE
@@ -111,6 +114,45 @@ async def test_a_raised_limit_lets_waiting_runs_in(bench: Bench) -> None:
     assert len(await bench.db.write(admit, bench.claimer(), now=clock.now())) == 1
 
 
+async def test_a_run_that_is_cancelled_at_birth_after_its_sla_says_so(bench: Bench) -> None:
+    ended = (RunStatus.CANCELLED, "pipeline_run_limit")
+    times = [clock.now() - timedelta(minutes=1), clock.now() + timedelta(hours=1)]
+    made = await bench.launch(*[replace(await bench.new(sla_at=at), ended=ended) for at in times])
+    assert [(m.run.passed_sla, m.run.sla_passed_at is not None) for m in made] == [
+        (True, True),
+        (False, False),
+    ]
+
+
+async def test_a_limit_above_a_thousand_is_kept_at_birth_too(bench: Bench) -> None:
+    await limit(bench, "pipeline:etl", 1_001)
+    await bench.launch(*[await bench.new(chain(1)) for _ in range(1_000)], claim=False)
+    by = judged("etl", None, {}, Limits(on_pipeline_run_limit_reached="cancel"), Cause.API)
+    fates = [await bench.launch(replace(await bench.new(chain(1)), judged=by), claim=False) for _ in range(2)]
+    assert [made.run.status for (made,) in fates] == [RunStatus.INITIAL, RunStatus.CANCELLED]
+
+
+@pytest.mark.parametrize("starts", ["launch", "admit"])
+async def test_a_new_limit_waits_for_the_starts_that_have_not_seen_it(bench: Bench, starts: str) -> None:
+    new = await bench.new()
+    if starts == "admit":
+        await bench.launch(new, claim=False)
+
+    def start(tx: Tx) -> None:
+        now = clock.now()
+        if starts == "admit":
+            admit(tx, bench.claimer(), now=now)
+        else:
+            launch.launch(tx, [new], bench.claimer(), now=now)
+
+    def limited(tx: Tx) -> bool:
+        return limits.set_limit(tx, "pipeline:etl", 0, now=clock.now())
+
+    assert await bench.cross(start, limited) == (None, True, True)
+    run = await bench.db.read(runs.get, new.id)
+    assert run is not None and run.status is RunStatus.RUNNING
+
+
 async def test_a_new_run_does_not_jump_the_queue(bench: Bench) -> None:
     (earlier,) = await bench.launch(await bench.new(), claim=False)
     (made,) = await bench.launch(await bench.new(first=True), free=1)
@@ -129,13 +171,15 @@ async def test_runs_that_a_full_scope_holds_back_are_counted_as_left(bench: Benc
     assert again.left > 0, "else nobody looks again when the running one ends"
 
 
+def _by(bench: Bench) -> sync.By:
+    return sync.By(bench.me, clock.now(), "sunday", limits_in([]))
+
+
 async def test_whoever_locks_scopes_never_waits_in_a_circle(bench: Bench) -> None:
     """Launches that are judged, edits of their triggers, changes of limits and admissions, all at once."""
     triggers = [9, 10, 11]  # their scopes sort as 10, 11, 9
     for number in triggers:
-        await bench.db.write(
-            sync.put, number, _api_trigger(number), by=sync.By(bench.me, clock.now()), new=True
-        )
+        await bench.db.write(sync.put, number, _api_trigger(number), by=_by(bench), new=True)
     by = {n: judged("etl", n, {"pipeline_run_limit": 2}, Limits(), Cause.API) for n in triggers}
 
     async def launch(number: int) -> None:
@@ -144,7 +188,7 @@ async def test_whoever_locks_scopes_never_waits_in_a_circle(bench: Bench) -> Non
 
     async def edit(number: int) -> None:
         values = {"settings": {"pipeline_run_limit": 2}, "description": str(clock.now())}
-        await bench.db.write(sync.put, number, values, by=sync.By(bench.me, clock.now()))
+        await bench.db.write(sync.put, number, values, by=_by(bench))
 
     async def admission(_number: int) -> None:
         await bench.db.write(admit, bench.claimer(free=2), now=clock.now())

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, update
 
 from app import clock
 from app.models.states import BlockStatus, Outcome, RunStatus
-from app.store import nodes, ownership, runs
+from app.store import launch, nodes, ownership, runs
 from app.store.sql import NODE
 from app.store.units import Close, Finish, Unit
 from tests.store.conftest import Bench, chain
@@ -44,6 +44,27 @@ async def test_a_finished_run_does_not_change(bench: Bench) -> None:
 
 async def test_cancelling_nothing_finds_nothing(bench: Bench) -> None:
     assert await bench.db.write(ownership.cancel, 12345, reason="x", now=clock.now()) is None
+
+
+async def test_a_child_of_a_run_that_stops_is_cancelled_at_birth(bench: Bench) -> None:
+    stopping, _ = await bench.running()
+    finished, new = await bench.running(chain(1))
+    await bench.db.write(ownership.cancel, stopping.id, reason="asked", now=clock.now())
+    await finish(bench, finished.id, new.blocks[0].id)
+    children = [await bench.new(parent_run_id=parent.id, depth=1) for parent in (stopping, finished)]
+    made = await bench.launch(*children, await bench.new())
+    ended = (RunStatus.CANCELLED, "parent cancelled")
+    assert [(m.run.status, m.run.status_reason) for m in made] == [ended, ended, (RunStatus.RUNNING, None)]
+
+
+async def test_a_cancel_sees_the_child_that_is_being_launched(bench: Bench) -> None:
+    parent, _ = await bench.running()
+    child = await bench.new(parent_run_id=parent.id, depth=1)
+    await bench.cross(
+        lambda tx: launch.launch(tx, [child], bench.claimer(), now=clock.now()),
+        lambda tx: ownership.cancel(tx, parent.id, reason="asked", now=clock.now()),
+    )
+    assert await bench.db.read(runs.cancel_asked, bench.me) == [parent.id, child.id]
 
 
 async def test_a_takeover_loses_open_attempts_and_queues_their_blocks(bench: Bench) -> None:

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Connection, select
 
 from app import clock
+from app.errors import Conflict
 from app.models.states import BlockStatus, Outcome, RunStatus, SlotOutcome
-from app.store import idempotency, ledger, pruning, runs, slots
+from app.store import idempotency, launch, ledger, pruning, runs, slots
 from app.store.db import dumps
 from app.store.idempotency import Idempotency
 from app.store.pruning import Claimed
@@ -120,6 +121,18 @@ async def test_outputs_that_were_taken_over_keep_their_run_and_their_files(bench
     assert await there(bench, source, taker, newest) == [newest]
 
 
+async def test_files_are_not_kept_for_who_says_itself_that_they_are_gone(bench: Bench) -> None:
+    source, block_id = await over(bench, FILE)
+    taker = await heir(bench, block_id, FILE)
+    await over(bench)
+    assert await bench.db.write(pruning.forget_outputs, [taker], now=clock.now()) == [taker]
+    found = await bench.db.read(pruning.with_files, "etl", before=clock.now(), limit=9)
+    assert [run_id for _, run_id in found] == [source]
+    assert await bench.db.write(pruning.forget_outputs, [source], now=clock.now()) == [source]
+    assert await bench.db.read(pruning.tombstones, before=clock.now(), limit=9) == [source, taker]
+    assert await bench.db.read(pruning.tombstones, before=clock.now(), limit=9, after=source) == [taker]
+
+
 async def test_outputs_go_before_their_run_and_say_so(bench: Bench) -> None:
     source, block_id = await over(bench, FILE)
     plain, _ = await over(bench, dumps([{"kind": "json", "value": "path"}]))
@@ -148,6 +161,26 @@ async def test_files_wait_for_who_took_them_over_at_the_last_moment(bench: Bench
     assert await bench.db.read(pruning.tombstones, before=clock.now(), limit=9) == [source, taker]
     await bench.db.write(pruning.settle, [source, taker], now=clock.now())
     assert await bench.db.read(_graves) == [] and await there(bench, source, newest) == [source, newest]
+
+
+async def test_what_has_been_pruned_meanwhile_is_not_taken_over(bench: Bench) -> None:
+    run_id, block_id = await over(bench, FILE)
+    await over(bench)
+    assert await forget(bench, run_id) == [run_id]
+    with pytest.raises(Conflict, match="what an earlier run left of 'a' has just been pruned"):
+        await heir(bench, block_id, FILE)
+
+
+async def test_what_is_being_taken_over_is_not_pruned(bench: Bench) -> None:
+    run_id, block_id = await over(bench, FILE)
+    await over(bench)
+    new = await bench.new(chain(1))
+    block = replace(new.blocks[0], status=BlockStatus.COMPLETED, carried_from=block_id, outputs=FILE)
+    _, gone, _ = await bench.cross(
+        lambda tx: launch.launch(tx, [replace(new, blocks=(block,))], bench.claimer(), now=clock.now()),
+        lambda tx: pruning.forget_runs(tx, [run_id], now=clock.now()),
+    )
+    assert gone == []
 
 
 def _graves(tx: Connection) -> list[int]:

@@ -179,6 +179,22 @@ async def test_a_program_that_is_older_than_the_schema_is_refused(database_url: 
     assert "newer" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "query", ["sslmode=prefer", "application_name=mine&sslmode=disable", "options=-c%20search_path%3Dpublic"]
+)
+async def test_tools_take_the_urls_that_the_service_takes(blank_postgres_url: str, query: str) -> None:
+    url = f"{blank_postgres_url}&{query}"
+    assert await asyncio.to_thread(migrate.upgrade, url) is None
+    db = open_database(url)
+    await db.open()
+    await db.close()
+
+
+async def test_nothing_that_a_tool_does_times_out(postgres_url: str) -> None:
+    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        assert await do(postgres_url, lambda tx, name: tx.execute(text(f"SHOW {name}")).scalar(), name) == "0"
+
+
 async def test_an_upgrade_waits_for_nobody_when_there_is_nothing_to_do(
     sqlite_url: str, tmp_path: Path
 ) -> None:

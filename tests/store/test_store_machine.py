@@ -1,7 +1,0 @@
-"""Rows move as they must, whatever comes in whatever order: see `store_machine.py`."""
-
-from tests.store.store_machine import run_machine
-
-
-def test_rows_move_as_they_must_in_any_order(database_url: str) -> None:
-    run_machine(database_url, examples=8, steps=25)
