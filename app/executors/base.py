@@ -138,7 +138,7 @@ class Slot(Protocol):
         ...
 
     def release(self) -> None:
-        """Give the place back. The slot must not be used afterwards."""
+        """Give the place back, unless it is lent. The slot must not be used afterwards."""
         ...
 
 

@@ -120,11 +120,16 @@ class Worker:
 
     async def run(self, call: BlockCall, sink: Sink, on_ask: OnAsk | None = None) -> BlockResult | None:
         """Run one attempt; None if this worker declined it before user code ran (its imports are stale)."""
+        token = random.getrandbits(32)
+        try:
+            frame = frames.pack(token, _header(call), body_of(call))
+        except frames.BrokenFrame:
+            return BlockResult(Outcome.FAILED, error=BlockError("InputTooLarge", _TOO_LARGE, call.block.file))
         attempt = self._attempt = Attempt(call, self._loop.create_future(), on_ask)
         self.uses += 1
-        self._parser.token = random.getrandbits(32)
+        self._parser.token = token
         self._output.begin(sink)
-        self._channel.send(frames.pack(self._parser.token, _header(call), body_of(call)))
+        self._channel.send(frame)
         return await attempt.done
 
     async def kill(self, kill: Kill, grace_s: float) -> None:
@@ -189,7 +194,8 @@ class Worker:
             self.retire()
             self._settle(None)
         elif header["op"] == "ask" and attempt.kill is None:
-            self._on_ask(attempt, orjson.loads(body))
+            # Not by orjson: NaN and lone surrogates break no link, they are refused with a reason.
+            self._on_ask(attempt, loads(body))
         elif header["op"] == "result" and attempt.kill is None:
             attempt.result = orjson.loads(body)
             self._on_result(attempt.result)
@@ -199,7 +205,7 @@ class Worker:
 
         def answer(reply: Mapping[str, Any]) -> None:
             if self._attempt is attempt and attempt.kill is None:
-                self._channel.send(frames.pack(self._parser.token, _header(attempt.call), _json(reply)))
+                self._channel.send(_reply(self._parser.token, _header(attempt.call), reply))
 
         if attempt.on_ask is None:
             answer({"error": {"type": "NotSupported", "message": f"nobody here answers {question['name']}"}})
@@ -268,9 +274,25 @@ class Worker:
 
 
 _LOST = {
-    "silence": "the service did not answer for 5 s, so its workers were ended",
+    "silence": "the service did not answer its warden in time, so its workers were ended",
     "warden": "the warden process died, and its workers with it",
 }
+
+
+_LIMIT_MIB = frames.LIMIT // 2**20
+_TOO_LARGE = (
+    f"what the upstream blocks left and the variables take more than {_LIMIT_MIB} MiB, files not counted:"
+    " return less, or larger values in one piece, which are kept in files"
+)
+
+
+def _reply(token: int, header: bytes, reply: Mapping[str, Any]) -> bytes:
+    """The frame of an answer; that of an error where the answer does not fit into one."""
+    try:
+        return frames.pack(token, header, _json(reply))
+    except frames.BrokenFrame:
+        told = f"the answer takes more than {_LIMIT_MIB} MiB: ask for less"
+        return frames.pack(token, header, _json({"error": {"type": "AnswerTooLarge", "message": told}}))
 
 
 def _header(call: BlockCall) -> bytes:

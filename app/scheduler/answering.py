@@ -35,8 +35,8 @@ class Answering:
 
     def _take(self, uuid: str, held: Held, ask: Ask, hook: str) -> None:
         self._asked[uuid] += 1
-        # The same over restarts of the service, which cost no charged attempt: the child is found again.
-        key = f"{uuid}:{hook or self._state.block(uuid).charged}:{self._asked[uuid]}"
+        # The same over restarts of the service, which cost no turn: the child is found again.
+        key = f"{uuid}:{hook or self._state.block(uuid).turn}:{self._asked[uuid]}"
         task = self._group.create_task(self._answer(uuid, held, key, ask))
         tasks = self._tasks.setdefault(uuid, set())
         tasks.add(task)
@@ -53,10 +53,9 @@ class Answering:
             # The block that waited was stopped: so is what it waited for. One that was lost finds it again.
             if waits and uuid not in self._lost:
                 await self._cancel(int(ask.payload["run_id"]))
-            raise
-        finally:
-            if waits:
-                await held.reclaim()
+            raise  # its place stays lent: whoever holds it has no more use for it
+        if waits:
+            await held.reclaim()
         if ask.name == "get_secret_value" and "value" in reply:
             self._state.redactor.learn(reply["value"])  # before the block has it, and can print it
         ask.answer(reply)
@@ -72,7 +71,7 @@ class Answering:
                 await asyncio.sleep(AGAIN_S)
 
     async def stop(self, uuid: str, outcome: Outcome | None = None) -> None:
-        """The attempt is over: what it still asked needs no answer, and its place is its own again."""
+        """The attempt is over: what it still asked needs no answer. The place that it lent stays another's."""
         if outcome is Outcome.LOST:
             self._lost.add(uuid)
         if tasks := self._tasks.pop(uuid, None):

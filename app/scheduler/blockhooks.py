@@ -6,6 +6,7 @@ that takes a run over does what is left, and nothing twice that has ended.
 """
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol
@@ -24,7 +25,7 @@ from app.scheduler.progress import MAX_LOST
 from app.scheduler.runstate import BlockState, RunState
 from app.scheduler.shown import shown
 from app.scheduler.steps import StopWhy
-from app.scheduler.tools import Held
+from app.scheduler.tools import Held, Tools
 from app.scheduler.writing import Writing
 from app.store.units import Finish, Start, Unit, Verdict
 
@@ -68,11 +69,18 @@ def due_callbacks(block: BlockState, why: StopWhy | None) -> list[tuple[str, Hoo
     return [(name, hook) for name, hook in named if name not in block.hooks]
 
 
+def with_hooks(state: RunState) -> Iterator[BlockState]:
+    """The block runs that have conditions or callbacks."""
+    if not state.pipeline.has_hooks:
+        return
+    for uuid, block in state.blocks.items():
+        if block.block.callbacks or block.block.conditions:
+            yield from state.families[uuid].children if uuid in state.families else (block,)
+
+
 def hold_open(state: RunState, why: StopWhy | None) -> bool:
     """Whether a run may not close yet: a hook runs, or a callback has something to be told."""
-    if not state.pipeline.has_hooks:
-        return False
-    return any(block.hook_open or due_callbacks(block, why) for block in state.everything())
+    return any(block.hook_open or due_callbacks(block, why) for block in with_hooks(state))
 
 
 def start(block: BlockState, name: str) -> Start:
@@ -104,6 +112,7 @@ def refusal(hook: Hook, result: BlockResult) -> Never | None:
 class Run(Protocol):
     """What the hooks need of the run they belong to: `Runner`."""
 
+    tools: Tools
     state: RunState
     writing: Writing
     group: asyncio.TaskGroup
@@ -145,13 +154,26 @@ class HookRun:
         """What the conditions of a block that has not started make of it; None when they let it start.
 
         The end of the condition that is not met goes to disk with the end of its block: after a crash between the
-        two, the rows would say of the condition only that it has ended.
+        two, the rows would say of the condition only that it has ended. A block that runs inline holds no worker: its
+        conditions get one, as its callbacks do.
         """
+        if not held.inline or not due_conditions(self._run.state.block(uuid)):
+            return await self._refusal(uuid, held)
+        worker = await self._places.take(uuid, inline=False, permitted=True)
+        if worker is None:
+            return None
+        try:
+            return await self._refusal(uuid, worker)
+        finally:
+            worker.release()
+
+    async def _refusal(self, uuid: str, held: Held) -> tuple[Never, Finish] | None:
         block = self._run.state.block(uuid)
         while (due := due_conditions(block)) and not self._run.forbids(uuid):
+            await held.reclaim()  # one that waited for a run and was lost has lent it
             name = condition_name(due[0])
             self._run.busy[uuid] = held  # a stop of the run kills it
-            result, ended = await self._attempt(block, name, due[0], held, block.block.timeout_s)
+            result, ended = await self._attempt(block, name, due[0], held)
             del self._run.busy[uuid]
             if ended is None:
                 return None
@@ -161,12 +183,12 @@ class HookRun:
             await self._end(ended)
         return None
 
-    def tell(self) -> None:
-        """Run the callbacks that are due; each block's in turn, on a place of their own."""
+    def tell(self, ended: Iterable[str] | None = None) -> None:
+        """Run the callbacks that are due (`ended`: of these blocks); each block's in turn, on a place of their own."""
         run = self._run
         if run.leaving or not run.state.pipeline.has_hooks:
             return
-        for block in run.state.everything():
+        for block in with_hooks(run.state) if ended is None else map(run.state.block, ended):
             uuid = block.uuid
             if uuid not in self.telling and due_callbacks(block, run.why):
                 self.telling[uuid] = None
@@ -186,8 +208,7 @@ class HookRun:
                 assert held is not None
                 self.telling[uuid] = held
                 try:
-                    limit_s = AFTER_STOP_S if run.why is not None else None
-                    _, ended = await self._attempt(block, *due[0], held, limit_s)
+                    _, ended = await self._attempt(block, *due[0], held)
                     if ended is not None:
                         await self._end(ended)
                 finally:
@@ -198,21 +219,23 @@ class HookRun:
         run.end_or_park()
 
     async def _attempt(
-        self, block: BlockState, name: str, hook: Hook, held: Held, limit_s: float | None
+        self, block: BlockState, name: str, hook: Hook, held: Held
     ) -> tuple[BlockResult, Finish | None]:
-        """Run a hook to its end, whatever that is; seconds in `limit_s`, None is no limit.
+        """Run a hook to its end, whatever that is.
 
         The end is for the caller to write; there is none when the run is being left.
         """
-        run, uuid = self._run, block.uuid
-        row = run.state.run
+        run, row, why = self._run, self._run.state.run, self._run.why
         await run.submit(Unit(run_id=row.id, epoch=row.epoch, starts=(start(block, name),)))
+        if name == condition_name(hook):
+            stopped, limit_s = run.forbids(block.uuid), block.block.timeout_s
+        else:
+            stopped, limit_s = run.leaving or run.why != why, None if why is None else AFTER_STOP_S
         on_line = partial(run.writing.line, block)
-        on_ask = self._answering.begin(uuid, held, name)
-        call = self._call(block, name, hook)
-        result = await run_within(run.group, held, call, limit_s, what=name, on_line=on_line, on_ask=on_ask)
-        await self._answering.stop(uuid, result.outcome)
-        result = run.state.redactor.result(result)
+        if stopped:  # while its start was on the way to disk
+            result = BlockResult(Outcome.CANCELLED)
+        else:
+            result = await self._ran(block, name, hook, held, limit_s)
         if run.leaving:  # whoever takes the run over declares this attempt lost
             return result, None
         if result.error is not None:
@@ -220,6 +243,19 @@ class HookRun:
             for line in lines_of(result.error.traceback or f"{result.error.type}: {result.error.message}"):
                 on_line(line)
         return result, finish(block, name, result)
+
+    async def _ran(
+        self, block: BlockState, name: str, hook: Hook, held: Held, limit_s: float | None
+    ) -> BlockResult:
+        """What a hook's code came to; seconds in `limit_s`, None is no limit."""
+        run, uuid = self._run, block.uuid
+        on_line, on_ask = partial(run.writing.line, block), self._answering.begin(uuid, held, name)
+        call = self._call(block, name, hook)
+        result = await run_within(
+            run.tools, run.group, held, call, limit_s, what=name, on_line=on_line, on_ask=on_ask
+        )
+        await self._answering.stop(uuid, result.outcome)
+        return run.state.redactor.result(result)
 
     async def _end(self, ended: Finish) -> None:
         row = self._run.state.run

@@ -34,16 +34,23 @@ def call_of(tools: Tools, state: RunState, block: BlockState) -> BlockCall:
 
 
 async def run_within(
+    tools: Tools,
     group: asyncio.TaskGroup,
     held: Held,
     call: BlockCall,
     limit_s: float | None,
     *,
-    what: str,
+    what: str = "the block",
     on_line: Callable[[LogLine], None],
     on_ask: OnAsk,
 ) -> BlockResult:
-    """Run an attempt to its end, whatever that is; killed when it takes longer than `limit_s` seconds."""
+    """Run an attempt to its end, whatever that is; killed when it takes longer than `limit_s` seconds.
+
+    It does not begin on a node whose lease is over: one that stood still gets the answer to its last write with the
+    first turn of its loop, perhaps before its lease's thread has had a turn.
+    """
+    if not tools.hooks.may_act():
+        return BlockResult(Outcome.LOST)
     result = await _timed(group, held, call, limit_s, what=what, on_line=on_line, on_ask=on_ask)
     if failpoints.armed is not None:
         await failpoints.armed.reach("attempt.result_received")

@@ -165,6 +165,7 @@ class Engine:
                 answer=self._requests().answer,
                 cancel=self.cancel,
                 block_ids=self._block_ids.take,
+                may_act=self.member.may_act,
             ),
         )
 

@@ -6,7 +6,7 @@ same dimension go on child by child. A dynamic block that is itself a template h
 returned, one after the other, as one dimension.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from math import prod
@@ -143,14 +143,28 @@ def _left(state: RunState, child: BlockState, upstream: str) -> Sequence[OutputR
     twin = _twin(state, family, child, upstream)
     if twin is not None:
         return twin.outputs
+    if _was_carried(state, family, upstream):
+        return _of_list(state, family, child, upstream)[0]
+    return state.blocks[upstream].outputs
+
+
+def _was_carried(state: RunState, family: Family, upstream: str) -> bool:
+    """Whether an upstream that each child goes along with was taken over whole: there is its list, and no child."""
     block = state.blocks[upstream]
-    if block.children is None and _goes_along(
-        state, family, upstream
-    ):  # carried over: its list has them in order
-        refs: Sequence[Sequence[OutputRef]] = block.outputs[0]["refs"] if block.outputs else ()
-        number = _projected(state, family, child, upstream)
-        return refs[number] if number < len(refs) else ()
-    return block.outputs
+    return block.children is None and bool(block.outputs) and _goes_along(state, family, upstream)
+
+
+def _of_list(
+    state: RunState, family: Family, child: BlockState, upstream: str
+) -> tuple[Sequence[OutputRef], BlockStatus]:
+    """What the child that this one goes along with left in an earlier run, and what had become of it."""
+    left = state.blocks[upstream].outputs[0]
+    number, without = _projected(state, family, child, upstream), left.get("without", ())
+    before = bisect_left(without, [number])
+    if before < len(without) and without[before][0] == number:
+        return (), BlockStatus(without[before][1])
+    refs: Sequence[Sequence[OutputRef]] = left["refs"]
+    return (refs[number - before] if number - before < len(refs) else ()), B.COMPLETED
 
 
 def _item(packs: Sequence[OutputRef | None], number: int) -> OutputRef:
@@ -221,6 +235,8 @@ def _status_for(state: RunState, family: Family, child: BlockState, upstream: st
     twin = _twin(state, family, child, upstream)
     if twin is not None:
         return twin.state
+    if _was_carried(state, family, upstream):
+        return _of_list(state, family, child, upstream)[1]
     status = state.status_of(upstream)
     return B.COMPLETED if status is B.SKIPPED else status
 
@@ -304,9 +320,14 @@ def outcome(state: RunState, family: Family) -> BlockStatus | None:
 
 
 def as_list(family: Family) -> dict[str, object]:
-    """What a template leaves: the outputs of its completed children in order, as one reference."""
+    """What a template leaves: the outputs of its completed children in order, as one reference.
+
+    `without` tells a retry which children are not among them, and why: `[[number, status], ...]`.
+    """
     refs = [list(child.outputs) for child in family.children if child.state is B.COMPLETED]
-    return {"kind": "list", "refs": refs, "type": "list", "count": len(refs)}
+    found = {"kind": "list", "refs": refs, "type": "list", "count": len(refs)}
+    without = [[n, str(c.state)] for n, c in enumerate(family.children) if c.state is not B.COMPLETED]
+    return {**found, **({"without": without} if without else {})}
 
 
 def wanted(shape: Sequence[int], block: Block) -> tuple[int, str | None]:

@@ -7,7 +7,7 @@ like any other to the chains of the runner; only who makes it ready and what its
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from app.models.states import BLOCK_TERMINAL, BlockStatus
 from app.scheduler import families, steps
 from app.scheduler.runstate import BlockState, Family, RunState
 from app.scheduler.steps import StopWhy
-from app.scheduler.tools import Tools
+from app.scheduler.tools import Held, Tools
 from app.scheduler.writing import Writing
 from app.store.db import dumps, loads
 from app.store.units import Child, Finish, Plan, Settle, Unit, Verdict
@@ -40,6 +40,7 @@ class Run(Protocol):
     state: RunState
     writing: Writing
     group: asyncio.TaskGroup
+    busy: dict[str, Held]
     why: StopWhy | None
     leaving: bool
 
@@ -49,6 +50,10 @@ class Run(Protocol):
 
     def spawn(self, uuid: str) -> None:
         """Begin a chain with a block."""
+        ...
+
+    def halt(self) -> None:
+        """Kill what runs and may not go on."""
         ...
 
     def follow(self, ended: Sequence[str]) -> None:
@@ -144,12 +149,13 @@ class Fanout:
         children = family.children
         rows = _rows(state, family, self._carry_over(family, left))
         fault = too_many or families.bad_order(family)
-        settles = self._fail(family, fault) if fault else self._at_once(family)
+        finishes, settles = self._fail(family, fault) if fault else ([], self._at_once(family))
         unit = Unit(
             run_id=state.run.id,
             epoch=state.run.epoch,
             plans=(Plan(block_run_id=template.id, children=len(children)),),
             children=rows,
+            finishes=tuple(finishes),
             settles=tuple(settles),
         )
         ready = self.ready(children)
@@ -158,7 +164,7 @@ class Fanout:
         await run.submit(unit, *steps.settled_events(state, settles))
         for name in ready:
             run.spawn(name)
-        run.follow(steps.names_of(state, settles))
+        run.follow(steps.names_of(state, [*settles, *finishes]))
 
     def _family(self, template: BlockState, shape: tuple[int, ...], ids: Sequence[int]) -> Family:
         """Children in memory, one an id."""
@@ -209,12 +215,13 @@ class Fanout:
         names = steps.names_of(self._run.state, settles)
         return settles + self.ended(names)
 
-    def _fail(self, family: Family, reason: str) -> list[Settle]:
-        """Settle a template that cannot be planned as its items ask, with whatever was made of it."""
+    def _fail(self, family: Family, reason: str) -> tuple[list[Finish], list[Settle]]:
+        """Settle a template that cannot be planned as its items ask, whatever was made of it, and what ends with it."""
         settles = [self._settle(c, BlockStatus.CANCELLED, reason) for c in family.children]
         family.template.state = BlockStatus.FAILED
         settles.append(Settle(block_run_id=family.template.id, status=BlockStatus.FAILED, reason=reason))
-        return settles
+        finishes, more = self.end_with(family.template.block.uuid)
+        return finishes, settles + more
 
     def _settle(self, child: BlockState, status: BlockStatus, reason: str) -> Settle:
         child.state, child.wake_at = status, None
@@ -287,11 +294,17 @@ class Fanout:
             settles += new
             ended = []
 
-    def drop_sensors(self, busy: Collection[str]) -> tuple[list[Finish], list[Settle]]:
-        """End the sensors that wait between two pokes, and what ends with those that are children."""
-        state = self._run.state
-        finishes = steps.drop_sensors(state, self._run.why, busy)
-        return finishes, self.consequences(*steps.names_of(state, finishes)) if finishes else []
+    def end_with(self, *uuids: str) -> tuple[list[Finish], list[Settle]]:
+        """What else ends with the end of blocks; in a run that fails or stops, what waits and what runs, too."""
+        run, state = self._run, self._run.state
+        settles = self.consequences(*uuids)
+        if run.why is None and not steps.is_failing(state):
+            return [], settles
+        finishes = steps.drop_sensors(state, run.why, run.busy)
+        if finishes:
+            settles += self.consequences(*steps.names_of(state, finishes))
+        run.halt()
+        return finishes, settles
 
     def stop(self, reason: str) -> list[Settle]:
         """Settle the children that have not started and may not any more; templates follow with their last child."""
@@ -303,8 +316,6 @@ class Fanout:
             if child.state in (BlockStatus.INITIAL, BlockStatus.QUEUED)
             and steps.forbids(run.state, run.why, child.name)
         ]
-        for queue in self._queued.values():
-            queue.clear()
         ends = [self._over(family.template) for family in run.state.families.values()]
         return settles + [end for end in ends if end is not None]
 
@@ -329,10 +340,18 @@ class Fanout:
         queue, flying, found = self._queued[uuid], self._flying.setdefault(uuid, set()), []
         while queue and len(flying) < most:
             child = queue.popleft()
-            if child.state is BlockStatus.INITIAL:
+            if child.state not in BLOCK_TERMINAL:  # else it fell out meanwhile
                 flying.add(child.name)
                 found.append(child.name)
         return found
+
+    def woken(self, uuid: str) -> list[str]:
+        """What may go on now that the time of a block has come: itself, or whoever's turn it is of its siblings."""
+        child = self._run.state.children.get(uuid)
+        if child is None:
+            return [uuid]
+        self._queued.setdefault(child.block.uuid, deque()).append(child)
+        return self._next(child.block.uuid)
 
     def after(self, ended: Sequence[str]) -> list[str]:
         """The children that may start now that these have ended."""

@@ -51,6 +51,8 @@ class Fleet:
         self.parking = Parking(self.wake)
         self.freed: Callable[[], None] = lambda: None
         self.leaving = False
+        #: held from counting what is `free` until what was claimed is woken
+        self.claiming = asyncio.Lock()
         self.sla = Watch(db, tools.bus)
         tools.hooks.sla = self.sla.of_run
         self._run_slots, self._block_slots = run_slots, block_slots

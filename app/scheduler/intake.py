@@ -1,6 +1,6 @@
 """Runs on their way in: launches that come together share a transaction, and what waits is admitted.
 
-Whoever claims runs for this node holds `claiming`, so that its free slots are counted once.
+Whoever claims runs for this node holds `Fleet.claiming`, so that its free slots are counted once.
 """
 
 import asyncio
@@ -56,7 +56,6 @@ class Intake:
         self._fleet = fleet
         self._waiting: list[Launching] = []
         self._wake = asyncio.Event()
-        self._claiming = asyncio.Lock()
         self._admit_wanted = asyncio.Event()
         #: whether a run may be waiting that this node could take: spares a look after every run that ends
         self.some_wait = True
@@ -85,7 +84,7 @@ class Intake:
                 self._wake.clear()
                 while self._waiting:
                     batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                    async with self._claiming, self._arriving(batch):
+                    async with self._fleet.claiming, self._arriving(batch):
                         await self._create(batch)
         finally:
             for item in batch + self._waiting:  # those that have their answer keep it
@@ -204,7 +203,7 @@ class Intake:
     async def admit(self) -> list[RunRow]:
         """Claim waiting runs as far as limits and free slots allow."""
         news, self._news = self._news, False
-        async with self._claiming:
+        async with self._fleet.claiming:
             free = self._fleet.free if self.open else 0
             if not free:
                 if news:

@@ -82,6 +82,10 @@ class Membership:
         if self.lost is not None:
             raise LeaseLost(self.lost)
 
+    def may_act(self) -> bool:
+        """Whether this node may begin anything, by its own steady clock: its lease's thread may not have had a turn."""
+        return self.lost is None and (self._lease is None or self._lease.is_held())
+
     def judges(self) -> datetime | None:
         """The moment before which the leases of the dead have ended; None while this node may not judge others."""
         return None if self._lease is None or self.lost is not None else self._lease.judges()

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Days that a node which has ended is remembered.
 KEPT_DAYS = 7
+#: Looks at the triggers in one pass, when others change them between our look and our lock.
+LOOKS = 5
 
 
 class Passes:
@@ -66,8 +68,8 @@ class Passes:
             await failpoints.armed.reach("loop")
         return await self._ticker.tick()
 
-    async def sync(self, *, force: bool = False) -> bool:
-        """Read what changed in the project folder; bring triggers and limits to it."""
+    async def sync(self, *, force: bool = False, looks: int = LOOKS) -> bool:
+        """Read what changed in the project folder; bring triggers and limits to it, within so many looks."""
         changed = await asyncio.to_thread(self._catalogue.refresh)
         # Until the database has it: the catalogue tells of a change once, and the database may be away.
         self._unsynced = self._unsynced or changed or force
@@ -77,8 +79,10 @@ class Passes:
         try:
             count = await applying.bring(self._db, self._catalogue, self._schedule_ids, self._me.id)
         except (Clash, KeyError) as error:  # another replica was between our look and our lock
+            if looks <= 1:
+                raise  # it is no replica each time; the next pass tries again
             log.info("triggers: looked at anew (%s)", type(error).__name__)
-            return await self.sync(force=True)
+            return await self.sync(force=True, looks=looks - 1)
         self._unsynced = False
         if count:
             log.info("triggers new or changed in their files: %d", count)

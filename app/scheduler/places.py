@@ -21,8 +21,13 @@ class Places:
         """Whether a block runs on the service's own loop."""
         return block.isolation is Isolation.INLINE and self._tools.inline is not None
 
-    async def take(self, uuid: str, *, inline: bool, even_so: bool = False) -> Held | None:
-        """A slot and the permits for a block; None when it was forbidden meanwhile. `even_so`: that does not count."""
+    async def take(
+        self, uuid: str, *, inline: bool, even_so: bool = False, permitted: bool = False
+    ) -> Held | None:
+        """A slot and the permits for a block; None when it was forbidden meanwhile. `even_so`: that does not count.
+
+        `permitted`: whoever asks holds the permits already.
+        """
         task = asyncio.current_task()
         assert task is not None
         executor = self._tools.inline if inline and self._tools.inline else self._tools.workers
@@ -31,7 +36,7 @@ class Places:
         if not even_so:
             self._waiting[task] = uuid
         try:
-            for permit in self._permits:
+            for permit in () if permitted else self._permits:
                 await permit.acquire()
                 taken.append(permit)
             slot = await executor.acquire(self._tools.python())

@@ -1,6 +1,6 @@
 """How a run goes on: which blocks are ready, what a failure means for the others, how it all ends. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -45,11 +45,6 @@ def _is_ready(block: Block, statuses: Statuses, stopping: bool) -> bool:
     if statuses[block.uuid] is not B.INITIAL or (stopping and not rules.outlives_failure(block)):
         return False
     return rules.may_start(block, statuses) is True
-
-
-def must_stop(statuses: Statuses, *, allow_blocks_to_fail: bool) -> bool:
-    """Whether a failure forbids every further start but those of rules (Mage: the run fails with its first block)."""
-    return not allow_blocks_to_fail and B.FAILED in statuses.values()
 
 
 def fallout(
@@ -155,12 +150,3 @@ def poke_interval_s(block: Block) -> float:
     if isinstance(interval, int | float) and not isinstance(interval, bool) and interval > 0:
         return float(interval)
     return DEFAULT_POKE_S
-
-
-def waiting_until(wakes: Mapping[str, datetime | None]) -> datetime | None:
-    """The earliest moment at which one of these blocks wants to go on; None when none waits."""
-    return min(_times(wakes), default=None)
-
-
-def _times(wakes: Mapping[str, datetime | None]) -> Iterator[datetime]:
-    return (wake for wake in wakes.values() if wake is not None)

@@ -1,11 +1,12 @@
 """What the dead have left: who is dead, whose their runs are now, and own runs that nobody drives."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from app import clock
 from app.models.pipeline import Pipeline, from_definition
+from app.models.states import BlockStatus
 from app.scheduler import progress
 from app.scheduler.fleet import Fleet
 from app.scheduler.node import provably_dead
@@ -56,7 +57,13 @@ class Recovery:
         if not left:  # every replica looks once a second: each has had its turn before the rest is taken
             parked, others = estate.share(parked), estate.share(others)
         await self._take_over_parked(parked)
-        if others and (free := min(others, self._fleet.free)):
+        if others:
+            await self._take_over_others(others)
+
+    async def _take_over_others(self, count: int) -> None:
+        async with self._fleet.claiming:
+            if not (free := min(count, self._fleet.free)):
+                return
             for taken in await self._db.write(ownership.takeover, self._me.id, limit=free, now=clock.now()):
                 await self._go_on(taken)
 
@@ -86,8 +93,8 @@ class Recovery:
         )
 
     def _park(self, run: ownership.Parked, pipeline: Pipeline) -> None:
-        """Park a run again, unless a block of it is ready: then its node died before starting that."""
-        if progress.ready(pipeline, run.statuses):
+        """Park a run again, unless a block of it is ready, or a callback: then its node died before starting that."""
+        if progress.ready(pipeline, run.statuses) or _may_tell(pipeline, run.statuses):
             self._fleet.wake(run.run_id)
         else:
             self._fleet.parking.park(run.run_id, run.wake_at)
@@ -104,3 +111,9 @@ class Recovery:
     async def _unknown(self) -> set[int]:
         owned = await self._db.read(runs.owned, self._me.id)
         return {run_id for run_id, _epoch in owned if not self._fleet.knows(run_id)}
+
+
+def _may_tell(pipeline: Pipeline, statuses: Mapping[str, BlockStatus]) -> bool:
+    """Whether a callback may be due. Whoever goes on with the run sees whether it has run."""
+    ended = (BlockStatus.COMPLETED, BlockStatus.FAILED)
+    return any(block.callbacks and statuses[block.uuid] in ended for block in pipeline.blocks)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app import clock
 from app.errors import (
@@ -22,9 +22,12 @@ from app.pipelines.catalogue import Catalogue
 from app.scheduler.borrow import located
 from app.scheduler.launch import LaunchRequest
 from app.scheduler.shown import shown
+from app.scheduler.variables import check, merge
 from app.store import limits, ownership, runs
 from app.store.db import Database, loads
 from app.store.scopes import scopes_of
+
+T = TypeVar("T")
 
 #: A pipeline that starts a pipeline that starts … ends here.
 MAX_DEPTH = 10
@@ -64,6 +67,8 @@ class Requests:
         if handler is None:
             return _error("NotSupported", f"this service does not know '{name}'")
         try:
+            # Texts that no database takes, and more; of the variables the launch itself says it.
+            check({argument: payload[argument] for argument in payload if argument != "variables"}, where="")
             while True:
                 try:
                     return {"value": await handler(run, key, payload)}
@@ -76,7 +81,7 @@ class Requests:
     async def _trigger(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         request = LaunchRequest(
             pipeline_uuid=str(payload["pipeline_uuid"]),
-            variables=payload.get("variables") or {},
+            variables=_read(payload, "variables", _mapping, "a mapping of names to values"),
             cause=Cause.PIPELINE,
         )
         if run.depth >= MAX_DEPTH:
@@ -93,7 +98,8 @@ class Requests:
         extra = {"parent_run_id": run.id, "depth": run.depth + 1, "rides": waits}
         dedupe = {"dedupe_scope": f"run:{run.id}", "dedupe_key": key}
         child = await self._launch(request, schedule=schedule, extra={**extra, **dedupe})
-        if (child.pipeline_uuid, child.variables) != (request.pipeline_uuid, request.variables):
+        variables = merge({}, schedule.variables if schedule else {}, request.variables)
+        if (child.pipeline_uuid, child.variables) != (request.pipeline_uuid, variables):
             # A block that asks something else the second time gets what it asks for.
             child = await self._launch(request, schedule=schedule, extra=extra)
         return await self._shown(child)
@@ -112,8 +118,9 @@ class Requests:
             )
 
     async def _wait(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        run_id = int(payload["run_id"])
-        await self._wait_for(run_id, min(float(payload["seconds"]), MAX_WAIT_S))
+        run_id = _read(payload, "run_id", int, "the id of a pipeline run")
+        seconds = _read(payload, "seconds", float, "a number of seconds")
+        await self._wait_for(run_id, min(MAX_WAIT_S, seconds))
         child = await self._db.read(runs.get, run_id)
         if child is None:
             raise RunNotFound(f"there is no pipeline run {run_id}")
@@ -125,19 +132,21 @@ class Requests:
 
     async def _check_status(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> bool:
         """Mage's `check_status`: the newest run with an execution date in the window decides."""
-        uuid, block_uuid = str(payload["pipeline_uuid"]), payload.get("block_uuid")
+        uuid, named = str(payload["pipeline_uuid"]), payload.get("block_uuid")
+        block_uuid = None if named is None else str(named)
         pipeline = self._catalogue.get(uuid)  # raises PipelineNotFound
         if block_uuid is not None and block_uuid not in pipeline.by_uuid:
             raise UnknownBlock(f"pipeline '{uuid}' has no block '{block_uuid}'")
-        until = _moment(payload["execution_date"])
-        since = until - timedelta(hours=float(payload.get("hours") or 24))
+        until = _read(payload, "execution_date", _moment, "a time, as in kwargs['execution_date']")
+        hours = "a number of hours, back from execution_date"
+        since = _read(payload, "hours", lambda given: until - timedelta(hours=float(given or 24)), hours)
         found = await self._db.read(runs.newest_between, uuid, since, until)
         if found is None:
             return False
         if block_uuid is None:
             return _judge(found.status, f"run {found.id} of pipeline '{uuid}'")
         blocks = await self._db.read(runs.blocks, found.id, attempts=False)
-        return _judge_block(blocks, str(block_uuid), found.id)
+        return _judge_block(blocks, block_uuid, found.id)
 
     async def _secret_value(self, run: RunRow, key: str, payload: Mapping[str, Any]) -> str:
         return await self._secret(str(payload["name"]))
@@ -172,12 +181,24 @@ def _judge_block(blocks: list[BlockRow], block_uuid: str, run_id: int) -> bool:
     return status is BlockStatus.COMPLETED
 
 
+def _read(payload: Mapping[str, Any], name: str, read: Callable[[Any], T], what: str) -> T:
+    """An argument of a question. Raises InvalidInput for one that is not `what` it must be."""
+    given = payload.get(name)
+    try:
+        return read(given)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name} must be {what}, not {given!r:.100}") from error
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise TypeError
+    return dict(value or {})
+
+
 def _moment(value: Any) -> datetime:
     """An ISO time; a naive one is UTC, as Mage has it."""
-    try:
-        found = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise InvalidInput(f"execution_date {value!r} is not a time") from error
+    found = datetime.fromisoformat(str(value))
     return found if found.tzinfo is not None else found.replace(tzinfo=clock.now().tzinfo)
 
 

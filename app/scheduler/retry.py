@@ -17,6 +17,8 @@ from app.store import runs, schedules
 from app.store.db import Database, dumps
 from app.store.pruning import GONE
 
+_UNFINISHED = frozenset({BlockStatus.FAILED, BlockStatus.UPSTREAM_FAILED, BlockStatus.CANCELLED})
+
 #: What a retry does with outputs of code that has changed since: keep them, or make them anew.
 Changed = Literal["accept", "rerun"]
 
@@ -177,10 +179,15 @@ def _carried(
     anew: Collection[str] = (),
 ) -> Carried:
     """What is taken over; `anew` are finished blocks that run again all the same, with all below them."""
+    # Where blocks may fail, one completes without some of its children.
+    partly = {b.parent_id for b in blocks if b.status in _UNFINISHED}
     done = {
         b.block_uuid: b
         for b in blocks
-        if b.status is BlockStatus.COMPLETED and b.block_uuid not in anew and not _is_gone(b)
+        if b.status is BlockStatus.COMPLETED
+        and b.block_uuid not in anew
+        and b.id not in partly
+        and not _is_gone(b)
     }
     satisfied = [*done, *(b.block_uuid for b in blocks if b.status is BlockStatus.SKIPPED)]
     again = rerun(pipeline, satisfied, source)

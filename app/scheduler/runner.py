@@ -96,8 +96,9 @@ class Runner:
             return
         self.why = why
         if self._begun:  # else the beginning sees it
-            self._halt(steps.KILL_REASON[why])
+            self.halt()
             self._hooks.kill(steps.KILL_REASON[why])  # what is told of the stop itself comes after
+            self._hooks.tell()
             self.end_or_park()
 
     def leave(self) -> None:
@@ -125,6 +126,7 @@ class Runner:
                     self._wake_at(block.uuid, block.wake_at)
             self._begin_ready()
         self._first = {}
+        self._hooks.tell()
         self.end_or_park()
 
     def _begin_ready(self) -> None:
@@ -151,13 +153,14 @@ class Runner:
         """Go on with a block at a time, as long as the run is here; parked runs are woken from outside."""
         left = 0.0 if when is None else (when - clock.now()) / timedelta(seconds=1)
         if left <= 0:
-            self.spawn(uuid)
+            self._wake(uuid)
         else:
             self._timers[uuid] = asyncio.get_running_loop().call_later(left, self._wake, uuid)
 
     def _wake(self, uuid: str) -> None:
         if not self._over.is_set() and not self.forbids(uuid):
-            self.spawn(uuid)
+            for name in self._fanout.woken(uuid):
+                self.spawn(name)
 
     def forbids(self, uuid: str) -> bool:
         """Whether a block may not start any more, nor go on."""
@@ -227,11 +230,11 @@ class Runner:
         limit = steps.time_limit(block, clock.now())
         block.wake_at = None
         return await run_within(
+            self.tools,
             self.group,
             held,
             self.call(block),
             limit,
-            what="the block",
             on_line=partial(self.writing.line, block),
             on_ask=self._answering.begin(uuid, held),
         )
@@ -270,14 +273,9 @@ class Runner:
         self, uuid: str, held: Held, unit: Unit, *events: Event
     ) -> tuple[str | None, Held | None]:
         """Write how a block moved and all that follows from it. Returns the block to go on with, and its slot."""
-        settles = self._fanout.consequences(uuid)
-        finishes: list[Finish] = []
-        failing = steps.is_failing(self.state)
-        if failing or self.why is not None:
-            finishes, more = self._fanout.drop_sensors(self.busy)
-            settles += more
-            self._halt("another block failed")
-        following = self._choose(uuid, settles, held, failing) if self.why is None else None
+        finishes, settles = self._fanout.end_with(uuid)
+        ended = [uuid, *steps.names_of(self.state, [*settles, *finishes])]
+        following = self._choose(uuid, ended, held) if self.why is None else None
         starts = (steps.start(self.state.block(following), clock.now()),) if following else ()
         if following is None:
             held.release()  # before the commit: the next block need not wait for our disk
@@ -295,7 +293,7 @@ class Runner:
             if following is not None:
                 held.release()
             raise
-        self._hooks.tell()
+        self._hooks.tell(ended)
         self._fanout.plan()
         if following is None:
             return None, None
@@ -312,9 +310,10 @@ class Runner:
         self._fanout.plan()
 
     def _closing(self) -> Close | None:
-        return steps.closing(self.state, self.why, held_open=blockhooks.hold_open(self.state, self.why))
+        close = steps.closing(self.state, self.why)
+        return None if close is None or blockhooks.hold_open(self.state, self.why) else close
 
-    def _choose(self, uuid: str, settles: list[Settle], held: Held, failing: bool) -> str | None:
+    def _choose(self, uuid: str, ended: Sequence[str], held: Held) -> str | None:
         """The ready block that keeps this slot; the others get chains of their own."""
         state = self.state
         if state.block(uuid).state is BlockStatus.QUEUED and state.block(uuid).wake_at is None:
@@ -322,7 +321,7 @@ class Runner:
             return None
         if (child := state.block(uuid)).item_index is not None and child.wake_at is not None:
             self._fanout.landed(child)
-        ended = [uuid, *steps.names_of(state, settles)]
+        failing = steps.is_failing(state)
         found = progress.made_ready(state.pipeline, state.statuses, ended, stopping=failing)
         ready = [*self._unmapped(found), *self._fanout.after(ended)]
         following = next((r for r in ready if self._may_follow(r, held)), None)
@@ -332,11 +331,14 @@ class Runner:
         return following
 
     def _may_follow(self, uuid: str, held: Held) -> bool:
-        """Whether a block's start can be written with the end of the one before it."""
-        return self._is_inline(uuid) == held.inline and not self.state.block(uuid).block.conditions
+        """Whether a block's start can be written with the end of the one before it, whose place is still its own."""
+        block = self.state.block(uuid)
+        starts = not block.is_waiting_sensor and not block.block.conditions
+        return starts and not held.lent and self._is_inline(uuid) == held.inline
 
-    def _halt(self, reason: str) -> None:
-        """Wake what waits for a slot, kill what runs."""
+    def halt(self) -> None:
+        """Wake what waits for a slot, kill what runs, as far as it may not go on."""
+        reason = "another block failed" if self.why is None else steps.KILL_REASON[self.why]
         self._places.give_up()
         for uuid, held in self.busy.items():
             if self.forbids(uuid):
@@ -347,12 +349,14 @@ class Runner:
 
     def end_or_park(self) -> None:
         """With no chain left: close the run, or park it until its next block wakes."""
-        self._hooks.tell()
-        if self._chains or self._hooks.telling or self._fanout.planning or self._over.is_set():
+        if self._chains or self._fanout.planning or self._over.is_set():
             return
-        wake_at = progress.waiting_until({b.uuid: b.wake_at for b in self.state.everything()})
-        if wake_at is not None and self.why is None and not self.leaving:
-            self._ending = Ending("parked", wake_at)
+        self._hooks.tell()
+        if self._hooks.telling:
+            return
+        blocks = self.state.everything()
+        if wakes := [b.wake_at for b in blocks if b.wake_at is not None and not self.forbids(b.uuid)]:
+            self._ending = Ending("parked", min(wakes))
             self._over.set()
             self.writing.flush()
             return
@@ -361,9 +365,7 @@ class Runner:
 
     async def _close(self) -> None:
         """Close a run that no attempt's end closes: stopped before or between attempts, or with nothing to run."""
-        settles = self._fanout.consequences()
-        finishes, more = self._fanout.drop_sensors(self.busy)
-        settles += more
+        finishes, settles = self._fanout.end_with()
         close, moved = self._closing(), bool(settles or finishes)
         if close is None and not moved and not blockhooks.hold_open(self.state, self.why):
             raise RuntimeError(f"run {self._id} cannot go on: {self.state.statuses}")

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from app.executors.base import OutputRef
+from app.models.columns import to_us
 from app.models.pipeline import Block, BlockType, Pipeline, from_definition
 from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Outcome
@@ -31,6 +32,8 @@ class BlockState:
     lost: int = 0
     started_at: datetime | None = None
     wake_at: datetime | None = None
+    #: of a sensor: when its present poke was due; None for the first of a try
+    poke_at: datetime | None = None
     outputs: Sequence[OutputRef] = ()
     error: Mapping[str, Any] | None = None
     #: hooks that have ended, by the name of their attempt; and how often one was lost
@@ -50,6 +53,11 @@ class BlockState:
     def uuid(self) -> str:
         """The uuid of the block run: the block's own, or a child's."""
         return self.name or self.block.uuid
+
+    @property
+    def turn(self) -> str:
+        """Its try and, of a sensor, its poke: the same however often it is begun anew, by whatever node."""
+        return f"{self.charged}" if self.poke_at is None else f"{self.charged}@{to_us(self.poke_at)}"
 
     @property
     def is_waiting_sensor(self) -> bool:
@@ -176,6 +184,7 @@ def _state(block: Block, row: BlockRow) -> BlockState:
         lost=sum(1 for o in outcomes if o is Outcome.LOST),
         started_at=row.started_at,
         wake_at=row.wake_at,
+        poke_at=_poke_at(row),
         outputs=row.outputs,
         error=row.error,
         hooks={
@@ -189,3 +198,16 @@ def _state(block: Block, row: BlockRow) -> BlockState:
         item_index=row.item_index,
         carried=row.carried_from is not None,
     )
+
+
+def _poke_at(row: BlockRow) -> datetime | None:
+    """When the present poke of a sensor was due: as it waits, or as an attempt that lost its node had waited."""
+    if row.status is BlockStatus.RUNNING and row.wake_at is not None:
+        return row.wake_at
+    own = [attempt for attempt in row.attempts if attempt.hook is None]
+    for attempt in reversed(own):
+        if (found := (attempt.evidence or {}).get("poke_at")) is not None:
+            return datetime.fromisoformat(found)
+        if attempt.outcome not in (None, Outcome.LOST):
+            break
+    return None

@@ -105,6 +105,8 @@ def judge(block: BlockState, result: BlockResult, why: StopWhy | None, now: date
     if why is not None and (judgement.waiting or judgement.status is BlockStatus.QUEUED):
         judgement = Judgement(BlockStatus.CANCELLED, reason=_STOP_REASON[why])
     block.state, block.wake_at = judgement.status, judgement.wake_at
+    if result.outcome is not Outcome.LOST:  # else the same poke is begun anew
+        block.poke_at = judgement.wake_at if judgement.waiting else None
     block.error = asdict(result.error) if result.error else None
     if judgement.status is BlockStatus.COMPLETED:
         block.outputs = result.outputs
@@ -158,10 +160,10 @@ def drop_sensors(state: RunState, why: StopWhy | None, busy: Collection[str]) ->
     return dropped
 
 
-def closing(state: RunState, why: StopWhy | None, *, held_open: bool = False) -> Close | None:
-    """The end of the run, when no block can move any more. `held_open`: a hook has something left to do."""
+def closing(state: RunState, why: StopWhy | None) -> Close | None:
+    """The end of the run, when no block can move any more; a hook may have something left to do."""
     end = progress.roll_up(state.statuses)
-    if end is None or held_open:
+    if end is None:
         return None
     status, reason = end
     if children := state.failed_children:  # they say more than the block that they belong to
@@ -180,7 +182,9 @@ def closing(state: RunState, why: StopWhy | None, *, held_open: bool = False) ->
 def finish_row(block: BlockState, judgement: Judgement, result: BlockResult) -> Finish:
     """The end of an attempt as the journal writes it."""
     done = judgement.status is BlockStatus.COMPLETED
-    outcome = result.outcome
+    outcome, evidence = result.outcome, result.evidence
+    if outcome is Outcome.LOST and block.poke_at is not None:
+        evidence = {**(evidence or {}), "poke_at": block.poke_at.isoformat()}
     if (
         result.value_false
     ):  # a poke that said "not yet" completes nothing: it was the last of a sensor that ends
@@ -193,7 +197,7 @@ def finish_row(block: BlockState, judgement: Judgement, result: BlockResult) -> 
         reason=judgement.reason,
         outputs=dumps(list(result.outputs)) if done else None,
         error=asdict(result.error) if result.error else None,
-        evidence=result.evidence,
+        evidence=evidence,
         metrics=result.metrics,
         code_hash=result.code_hash,
         wake_at=judgement.wake_at,

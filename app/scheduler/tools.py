@@ -40,6 +40,8 @@ class Hooks:
     #: (run, block uuid) -> what its completed children left there
     left_children: Callable[[int, str], Awaitable[Mapping[str, tuple[int, str]]]] = _none_left
     sla: Callable[[int], Awaitable[None]] = _no_cancel
+    #: whether this node may begin anything: not when its lease is over
+    may_act: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,9 @@ class Held:
             self._lent_permits[-1].release()
 
     async def reclaim(self) -> None:
-        """Have them again."""
+        """Have them again, unless they were never lent."""
+        if not self.lent:
+            return
         while self._lent_permits:
             await self._lent_permits[-1].acquire()
             self.permits.append(self._lent_permits.pop())
@@ -94,7 +98,7 @@ class Held:
         self.lent = False
 
     def release(self) -> None:
-        """Give everything back; once is enough, and twice does no harm."""
+        """Give back all that is not lent; once is enough, and twice does no harm."""
         if self._released:
             return
         self._released = True

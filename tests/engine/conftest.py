@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app import clock
 from app.executors.base import BlockCall, BlockError, BlockResult, LogLine
 from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Outcome
@@ -23,6 +24,7 @@ from app.scheduler.launch import LaunchRequest
 from app.settings import Settings
 from app.store import runs
 from tests.invariants import assert_hold
+from tests.waits import until as until  # for the tests of this folder
 
 Play = Callable[[BlockCall], Awaitable[BlockResult]]
 
@@ -48,6 +50,7 @@ class Slot:
         self._executor = executor
         self._task: asyncio.Task[BlockResult] | None = None
         self._killed: tuple[Outcome, str] | None = None
+        self._lent = False
 
     async def run(
         self, call: BlockCall, on_line: Callable[[LogLine], None], on_ask: Any = None
@@ -77,13 +80,16 @@ class Slot:
             self._executor.kills.append(reason)
 
     def lend(self) -> None:
+        self._lent = True
         self._executor.places.release()
 
     async def reclaim(self) -> None:
         await self._executor.places.acquire()
+        self._lent = False
 
     def release(self) -> None:
-        self._executor.places.release()
+        if not self._lent:
+            self._executor.places.release()
 
 
 class Scripted:
@@ -131,6 +137,7 @@ class World:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
         self.executor = Scripted()
+        self.inline: Scripted | None = None
 
     def pipeline(self, uuid: str, blocks: Mapping[str, Any], **top: Any) -> None:
         """Write a pipeline: block -> list of upstreams, or a mapping of block keys."""
@@ -169,7 +176,7 @@ class World:
         return Engine(
             self.settings(**values),
             catalogue,
-            make_executors=lambda node_id, dead: (self.executor, None),
+            make_executors=lambda node_id, dead: (self.executor, self.inline),
             scheduling=scheduling,
         )
 
@@ -193,21 +200,20 @@ class World:
         return run, {block.block_uuid: block for block in await engine.db.read(runs.blocks, run_id)}
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something that no event tells of; fails when it does not come."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def statuses(blocks: Mapping[str, BlockRow]) -> dict[str, BlockStatus]:
     return {uuid: block.status for uuid, block in blocks.items()}
 
 
+def world_on(url: str, folder: Path) -> World:
+    """A project without pipelines, on a database."""
+    folder.mkdir(exist_ok=True)
+    (folder / "metadata.yaml").write_text("name: project\n")
+    return World(folder, url)
+
+
 @pytest.fixture
 async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "metadata.yaml").write_text("name: project\n")
-    yield World(folder, database_url)
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    found = world_on(database_url, tmp_path / "project")
+    yield found
+    clock.use(None)  # a test may have held it
+    await asyncio.to_thread(shutil.rmtree, found.folder, ignore_errors=True)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from app import clock
 from app.executors.base import BlockCall, BlockResult
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.scheduler.launch import LaunchRequest
+from app.store import pruning
 from tests.engine.conftest import World, done, failed, statuses, until
 
 B = BlockStatus
@@ -19,11 +21,6 @@ def items(*values: Any, meta: list[dict[str, Any]] | None = None) -> BlockResult
     named = {str(i): m["block_uuid"] for i, m in enumerate(meta or []) if "block_uuid" in m}
     after = {str(i): m["upstream_blocks"] for i, m in enumerate(meta or []) if "upstream_blocks" in m}
     return BlockResult(Outcome.COMPLETED, outputs=[{**ref, "names": named, "after": after}])
-
-
-def value_of(call: BlockCall, upstream: str) -> Any:
-    (refs,) = [refs for uuid, refs in call.inputs if uuid == upstream]
-    return refs[0]["value"] if refs and refs[0]["kind"] == "json" else refs
 
 
 async def doubles(call: BlockCall) -> BlockResult:
@@ -154,16 +151,22 @@ async def test_items_that_wait_for_each_other_fail_their_block(world: World) -> 
 async def test_a_child_that_fails_stops_the_run(world: World) -> None:
     world.pipeline("p", {"src": dynamic(), "each": reduced("src"), "all": ["each"]})
 
-    async def fails_once(call: BlockCall) -> BlockResult:
-        return failed() if call.inputs[0][1][0]["value"] == 2 else done(1)
+    async def one_fails(call: BlockCall) -> BlockResult:
+        if call.item != 2:
+            await asyncio.Event().wait()
+        await until(lambda: world.executor.busy == 4)
+        return failed()
 
-    world.executor.plays |= {"src": says(items(*range(9))), "each": fails_once}
+    world.executor.plays |= {"src": says(items(*range(9))), "each": one_fails}
     async with world.serving() as engine:
         run, blocks = await world.run(engine, "p")
     assert run.status is RunStatus.FAILED and "each:2" in str(run.status_reason)
-    assert (blocks["each"].status, blocks["all"].status) == (B.FAILED, B.UPSTREAM_FAILED) or (
-        blocks["all"].status is B.CANCELLED
-    )
+    assert world.executor.kills == ["another block failed"] * 3
+    for n in range(9):
+        ended = Outcome.FAILED if n == 2 else Outcome.CANCELLED
+        assert [a.outcome for a in blocks[f"each:{n}"].attempts] == ([ended] if n < 4 else [])
+    left = {"src": B.COMPLETED, "each": B.FAILED, "each:2": B.FAILED}
+    assert statuses(blocks) == dict.fromkeys(blocks, B.CANCELLED) | left
 
 
 async def test_where_blocks_may_fail_the_others_are_still_reduced(world: World) -> None:
@@ -312,6 +315,92 @@ async def test_a_retry_runs_only_the_children_that_failed(world: World) -> None:
     assert blocks["all"].outputs[0]["value"] == [0, 2, 4]
     ran = [(c.block.uuid, c.item) for c in world.executor.calls]
     assert ran[0] == ("one", 2) and ("one", 0) not in ran and ran[-1] == ("all", None)
+
+
+async def test_a_retry_hands_each_child_what_its_own_item_left(world: World) -> None:
+    """A condition kept one child out: those after it do not move up, and nothing runs for it now either."""
+    (world.folder / "conditionals").mkdir()
+    (world.folder / "conditionals" / "odd.py").write_text("# played by the test\n")
+    hook = {"uuid": "odd", "type": "conditional", "upstream_blocks": ["one"]}
+    world.pipeline("p", {"src": dynamic(), "one": ["src"], "two": ["one"]}, conditionals=[hook])
+    broken = {2}
+
+    async def one(call: BlockCall) -> BlockResult:
+        item = call.inputs[0][1][0]["value"]
+        if call.hook is not None:
+            return BlockResult(Outcome.COMPLETED, value_false=item == "a")
+        return done(f"one-{item}")
+
+    async def two(call: BlockCall) -> BlockResult:
+        if call.item in broken:
+            await until(lambda: sum(c.block.uuid == "two" for c in world.executor.calls) == 2)
+            return failed()
+        return done([ref["value"] for ref in call.inputs[0][1]])
+
+    world.executor.plays |= {"src": says(items("a", "b", "c")), "one": one, "two": two}
+    async with world.serving() as engine:
+        first, _blocks = await world.run(engine, "p")
+        assert first.status is RunStatus.FAILED
+        broken.clear()
+        world.executor.calls.clear()
+        again = await engine.retry(first.id)
+        assert await engine.wait(again.id, 20)
+        run, blocks = await world.look(engine, again.id)
+    assert run.status is RunStatus.COMPLETED
+    assert [(c.block.uuid, c.item) for c in world.executor.calls] == [("two", 2)]
+    assert blocks["two:2"].outputs[0]["value"] == ["one-c"]
+    assert {blocks[f"two:{n}"].status for n in (1, 2)} == {B.COMPLETED}
+    assert blocks["two:0"].status is B.CONDITION_FAILED
+
+
+async def test_a_retry_runs_a_child_again_whose_failure_was_allowed(world: World) -> None:
+    world.pipeline("p", {"src": dynamic(), "each": reduced("src"), "all": ["each"]})
+    world.triggers("p", {"name": "t", "schedule_type": "api", "settings": {"allow_blocks_to_fail": True}})
+    broken = {1}
+
+    async def each(call: BlockCall) -> BlockResult:
+        return failed() if call.item in broken else done(call.item)
+
+    world.executor.plays |= {"src": says(items(0, 1, 2)), "each": each, "all": listed}
+    async with world.serving(scheduling=True) as engine:
+        trigger = await engine.triggers.named("p", "t")
+        first = await engine.launch(LaunchRequest(pipeline_uuid="p"), schedule=trigger)
+        assert await engine.wait(first.id, 20)
+        broken.clear()
+        world.executor.calls.clear()
+        again = await engine.retry(first.id)
+        assert await engine.wait(again.id, 20)
+        run, blocks = await world.look(engine, again.id)
+    assert run.status is RunStatus.COMPLETED
+    assert [(c.block.uuid, c.item) for c in world.executor.calls] == [("each", 1), ("all", None)]
+    assert blocks["all"].outputs[0]["value"] == [0, 1, 2]
+
+
+async def test_a_retry_runs_a_child_again_whose_file_is_no_longer_kept(world: World) -> None:
+    world.pipeline("p", {"src": dynamic(), "each": ["src"]})
+    broken = {1}
+
+    async def each(call: BlockCall) -> BlockResult:
+        if call.item in broken:
+            await until(lambda: len(world.executor.calls) == 4)
+            return failed()
+        if call.item == 2:
+            return done("small")
+        file = {"kind": "pickle", "path": f"{call.artifact_dir}/output_0.pkl", "size": 1}
+        return BlockResult(Outcome.COMPLETED, outputs=[file])
+
+    world.executor.plays |= {"src": says(items(0, 1, 2)), "each": each}
+    async with world.serving() as engine:
+        first, _blocks = await world.run(engine, "p")
+        assert await engine.db.write(pruning.forget_outputs, [first.id], now=clock.now()) == [first.id]
+        broken.clear()
+        world.executor.calls.clear()
+        again = await engine.retry(first.id)
+        assert await engine.wait(again.id, 20)
+        run, blocks = await world.look(engine, again.id)
+    assert run.status is RunStatus.COMPLETED
+    assert sorted(c.item or 0 for c in world.executor.calls) == [0, 1]
+    assert blocks["each:2"].carried_from is not None
 
 
 @pytest.mark.parametrize("stopped_by", ["failure", "cancel"])

@@ -8,7 +8,7 @@ import pytest
 from app.executors.base import BlockCall, BlockResult
 from app.models.states import BlockStatus, Outcome, RunStatus
 from app.scheduler.launch import LaunchRequest
-from tests.engine.conftest import Play, World, done, failed, statuses, until
+from tests.engine.conftest import Play, Scripted, World, done, failed, statuses, until
 
 B = BlockStatus
 
@@ -66,6 +66,24 @@ async def test_a_condition_that_does_not_hold_passes_on(world: World, answer: st
     assert found == {"a": B.COMPLETED, "b": B.CONDITION_FAILED, "c": B.CONDITION_FAILED, "d": B.COMPLETED}
     reason = str(blocks["b"].status_reason)
     assert "weekday" in reason and ("no calendar" in reason) == (answer == "error"), "an exception is shown"
+
+
+@pytest.mark.parametrize("holds", [True, False])
+async def test_the_conditions_of_an_inline_block_run_in_a_worker(world: World, holds: bool) -> None:
+    world.inline = Scripted()
+    hooked(
+        world,
+        "p",
+        {"a": [], "b": {"upstream_blocks": ["a"], "isolation": "inline"}},
+        conditionals={"c": ["b"]},
+    )
+    world.executor.plays["b"] = by_hook(c=BlockResult(Outcome.COMPLETED, value_false=not holds))
+    async with world.serving() as engine:
+        run, blocks = await world.run(engine, "p")
+    assert (run.status, hooks_of(world, "b")) == (RunStatus.COMPLETED, [("c", None)])
+    assert [(c.block.uuid, c.hook) for c in world.inline.calls] == ([("b", None)] if holds else [])
+    assert blocks["b"].status is (B.COMPLETED if holds else B.CONDITION_FAILED)
+    assert world.executor.places._value == world.inline.places._value == 4, "every place is free again"
 
 
 @pytest.mark.parametrize("answer", ["false", "error"])

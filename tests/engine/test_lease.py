@@ -16,7 +16,7 @@ from app.scheduler.engine import Engine, running
 from app.scheduler.launch import LaunchRequest
 from app.store import nodes, ownership, runs
 from app.store.db import Tx
-from tests.engine.conftest import World, failed, until
+from tests.engine.conftest import World, failed, until, world_on
 from tests.invariants import assert_hold
 
 LATER = {"upstream_blocks": [], "retry_config": {"retries": 1, "delay": 600}}
@@ -25,12 +25,6 @@ LATER = {"upstream_blocks": [], "retry_config": {"retries": 1, "delay": 600}}
 @pytest.fixture
 def world(postgres_url: str, tmp_path: Path) -> World:
     return world_on(postgres_url, tmp_path / "project")
-
-
-def world_on(url: str, folder: Path) -> World:
-    folder.mkdir(exist_ok=True)
-    (folder / "metadata.yaml").write_text("name: project\n")
-    return World(folder, url)
 
 
 async def fails(call: Any) -> Any:
@@ -136,7 +130,7 @@ async def test_a_database_clock_that_jumps_a_day_ahead_kills_nobody_and_is_told(
     """The hook moves the clock of the database as the heartbeat sees it."""
     from app.store import lease
 
-    async with world.serving(lease_s=4) as one, world.serving(lease_s=4) as other:
+    async with world.serving(lease_s=10) as one, world.serving(lease_s=10) as other:
         has_served(one)
         assert one.member.judges() is not None
         try:

@@ -18,7 +18,7 @@ from app.scheduler.engine import Engine, running
 from app.scheduler.launch import LaunchRequest
 from app.scheduler.lives import Lives, living
 from app.store import nodes
-from tests.engine.conftest import Scripted, World, done, until
+from tests.engine.conftest import Scripted, World, done, until, world_on
 from tests.invariants import assert_hold
 from tests.soak.proxy import wire
 
@@ -39,10 +39,8 @@ class Cuttable(Scripted):
         self.was_cut.set()
 
 
-def world_on(url: str, folder: Path) -> World:
-    folder.mkdir()
-    (folder / "metadata.yaml").write_text("name: project\n")
-    world = World(folder, url)
+def cuttable_on(url: str, folder: Path) -> World:
+    world = world_on(url, folder)
     world.executor = Cuttable()
     world.pipeline("etl", {"a": [], "b": ["a"]})
     return world
@@ -62,7 +60,7 @@ class Served:
 
 @asynccontextmanager
 async def served(world: World, **values: Any) -> AsyncIterator[Served]:
-    first = world.engine(scheduling=True, lease_s=LEASE_S, **values)
+    first = world.engine(scheduling=True, **{"lease_s": LEASE_S, **values})
     it = Served(first)
     async with living(Lives(first, it.is_up)):
         yield it
@@ -107,7 +105,7 @@ async def over(engine: Engine, run_id: int) -> bool:
 
 
 async def test_a_fenced_node_registers_anew_and_its_run_goes_on(postgres_url: str, tmp_path: Path) -> None:
-    world = world_on(postgres_url, tmp_path / "project")
+    world = cuttable_on(postgres_url, tmp_path / "project")
     entered, _ = held_back(world)
     async with served(world) as it:
         first = it.engine
@@ -126,7 +124,7 @@ async def test_a_loop_that_hangs_loses_its_lease_and_its_user_code_at_once(
     postgres_url: str, tmp_path: Path
 ) -> None:
     """The loop stands still until user code is ended: only another thread can do that."""
-    world = world_on(postgres_url, tmp_path / "project")
+    world = cuttable_on(postgres_url, tmp_path / "project")
     entered, _ = held_back(world)
     assert isinstance(world.executor, Cuttable)
     async with served(world) as it:
@@ -142,7 +140,7 @@ async def test_a_node_outlives_a_database_that_is_away_longer_than_its_lease(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async with wire(postgres_url) as proxy:
-        world = world_on(proxy.url, tmp_path / "project")
+        world = cuttable_on(proxy.url, tmp_path / "project")
         entered, _ = held_back(world)
         async with served(world) as it:
             first = it.engine
@@ -160,7 +158,7 @@ async def test_a_node_outlives_a_database_that_is_away_longer_than_its_lease(
 async def test_a_short_absence_of_the_database_costs_nothing(postgres_url: str, tmp_path: Path) -> None:
     """A block that ends meanwhile keeps its result, which is written when the database is back."""
     async with wire(postgres_url) as proxy:
-        world = world_on(proxy.url, tmp_path / "project")
+        world = cuttable_on(proxy.url, tmp_path / "project")
         world.pipeline("etl", {"a": []})
         entered, hang = held_back(world)
         async with running(world.engine(lease_s=30)) as engine:
@@ -180,7 +178,7 @@ async def test_a_service_whose_database_is_away_after_a_fence_can_be_stopped(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async with wire(postgres_url) as proxy:
-        world = world_on(proxy.url, tmp_path / "project")
+        world = cuttable_on(proxy.url, tmp_path / "project")
         async with asyncio.timeout(40), served(world) as it:
             await proxy.down()
             await until(lambda: it.engine.is_lost)
@@ -189,7 +187,7 @@ async def test_a_service_whose_database_is_away_after_a_fence_can_be_stopped(
 async def test_a_fenced_node_that_comes_up_again_in_vain_tries_again(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = world_on(postgres_url, tmp_path / "project")
+    world = cuttable_on(postgres_url, tmp_path / "project")
     tries: list[str] = []
     start = Engine.start
 
@@ -200,7 +198,7 @@ async def test_a_fenced_node_that_comes_up_again_in_vain_tries_again(
             raise LeaseLost("lost while it came up")
 
     monkeypatch.setattr(Engine, "start", stumbles)
-    async with served(world) as it:
+    async with served(world, lease_s=10) as it:  # the last one must not be lost by itself
         await it.engine.db.write(nodes.fence, [it.engine.node_id], now=clock.now())
         await until(lambda: len(it.lives) == 2, 30)
         assert [life.node_id for life in it.lives] == [tries[0], tries[2]]
@@ -211,7 +209,7 @@ async def test_what_the_journal_was_given_before_the_fence_is_not_written_after_
 ) -> None:
     """No other node has fenced this one yet: it is its own reckoning that forbids the write."""
     async with wire(postgres_url) as proxy:
-        world = world_on(proxy.url, tmp_path / "project")
+        world = cuttable_on(proxy.url, tmp_path / "project")
         world.pipeline("etl", {"a": []})
         entered, hang = held_back(world)
         async with running(world.engine(lease_s=LEASE_S)) as engine:

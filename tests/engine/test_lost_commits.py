@@ -12,7 +12,7 @@ from app.models.states import RunStatus
 from app.scheduler.engine import Engine
 from app.scheduler.launch import LaunchRequest
 from app.store.connecting import connect_raw
-from tests.engine.conftest import World, until
+from tests.engine.conftest import World, until, world_on
 from tests.soak.proxy import Proxy, wire
 
 
@@ -24,13 +24,10 @@ async def proxy(postgres_url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def world(proxy: Proxy, tmp_path: Path) -> AsyncIterator[World]:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "metadata.yaml").write_text("name: project\n")
-    made = World(folder, proxy.url)
+    made = world_on(proxy.url, tmp_path / "project")
     made.pipeline("etl", {"a": [], "b": ["a"]})
     yield made
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, made.folder, ignore_errors=True)
 
 
 async def count_of_runs(url: str) -> int:
@@ -105,6 +102,7 @@ async def test_racing_nodes_never_deadlock_nor_idle_in_a_transaction(world: Worl
         await until(lambda: not one.fleet.active and not other.fleet.active, 30)
         watching.cancel()
         await asyncio.wait([watching])
+        assert watching.cancelled(), "it has watched to the end"
         await watcher.close()
         assert len(idle) > 10
         assert max(idle) < 5, "a transaction waited for something that is not the database"

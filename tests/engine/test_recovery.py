@@ -1,7 +1,7 @@
 """What becomes of runs when their node stops, dies, hangs or loses its database; and of two ends at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -23,7 +23,7 @@ from app.store import launch as launching
 from app.store import nodes, ownership, runs, schedules, slots
 from app.store.db import Tx
 from app.store.opening import open_database
-from tests.engine.conftest import Scripted, World, done, failed, statuses, until
+from tests.engine.conftest import Scripted, World, done, failed, statuses, until, world_on
 from tests.invariants import assert_hold
 from tests.soak.proxy import wire
 
@@ -368,7 +368,7 @@ async def test_launches_on_their_way_are_answered_at_a_stop(world: World) -> Non
     engine = world.engine(lease_s=600)  # it is fenced while it lives
     async with asyncio.timeout(20):
         async with running(engine):
-            await engine.intake._claiming.acquire()  # somebody claims, for ever
+            await engine.fleet.claiming.acquire()  # somebody claims, for ever
             launching = asyncio.create_task(launch(engine))
             await asyncio.sleep(0.05)
         with pytest.raises(StoreUnavailable):
@@ -379,11 +379,21 @@ async def test_a_drain_longer_than_the_lease_is_no_death(postgres_url: str, worl
     world = world_at(postgres_url)
     world.pipeline("etl", {"a": []})
     gate = world.executor.plays["a"] = Gate()
-    engine = world.engine(lease_s=2.0, scheduling=True)
-    async with running(engine, drain_s=10):
+    engine = world.engine(lease_s=5.0, scheduling=True)
+
+    async def opens_after(lease_until: datetime) -> None:
+        async def has_passed() -> bool:
+            (node,) = await engine.db.read(nodes.alive)
+            return node.lease_until > lease_until + timedelta(seconds=5)
+
+        await until(has_passed, 50)
+        gate.open.set()
+
+    async with asyncio.TaskGroup() as group, running(engine, drain_s=60):
         run = await launch(engine)
         await gate.entered.wait()
-        asyncio.get_running_loop().call_later(4.0, gate.open.set)
+        (node,) = await engine.db.read(nodes.alive)
+        group.create_task(opens_after(node.lease_until))
     assert not engine.is_lost
     async with world.serving() as engine:
         assert (await world.look(engine, run.id))[0].status is RunStatus.COMPLETED
@@ -425,10 +435,7 @@ async def test_a_second_node_takes_over_while_the_first_still_lives(postgres_url
 @pytest.fixture
 def world_at(tmp_path: Path) -> Any:
     """Worlds on databases of the test's choice, with one project."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "metadata.yaml").write_text("name: project\n")
-    return lambda url: World(folder, url)
+    return lambda url: world_on(url, tmp_path / "project")
 
 
 async def test_a_launch_whose_answer_was_lost_still_runs(postgres_url: str, world_at: Any) -> None:
@@ -770,19 +777,17 @@ async def test_a_trigger_that_cannot_be_decided_hurts_no_other(
             return get(uuid)
 
         monkeypatch.setattr(engine.catalogue, "get", stumbles)
-        await until_async(lambda: engine.db.read(schedules.page, limit=9, pipeline_uuid=["odd"]), has_error)
-        before = len(await engine.db.read(runs.page, limit=100, pipeline_uuid=["etl"]))
-        await until_async(
-            lambda: engine.db.read(runs.page, limit=100, pipeline_uuid=["etl"]),
-            lambda rows: len(rows) > before,
-        )
 
+        async def has_error() -> bool:
+            (odd,) = await engine.db.read(schedules.page, limit=9, pipeline_uuid=["odd"])
+            return odd.error is not None
 
-async def until_async(look: Callable[[], Awaitable[Any]], condition: Callable[[Any], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition(await look()):
-            await asyncio.sleep(0.05)
+        async def count() -> int:
+            return len(await engine.db.read(runs.page, limit=100, pipeline_uuid=["etl"]))
 
+        async def goes_on() -> bool:
+            return await count() > before
 
-def has_error(page: list[Any]) -> bool:
-    return page[0].error is not None
+        await until(has_error, 15)
+        before = await count()
+        await until(goes_on, 15)

@@ -45,6 +45,17 @@ async def look(engine: Engine, run: RunRow) -> RunRow:
     return found
 
 
+async def passed_sla(engine: Engine, run: RunRow) -> RunRow:
+    """The row, once it says so."""
+
+    async def late() -> RunRow | None:
+        found = await look(engine, run)
+        return found if found.passed_sla else None
+
+    found: RunRow = await until(late)
+    return found
+
+
 @contextmanager
 def told(engine: Engine) -> Iterator[Callable[[], list[SlaMissed]]]:
     """The events of SLAs so far, while the context is open."""
@@ -70,8 +81,7 @@ async def test_a_running_run_that_is_late_is_said_to_be_once_and_goes_on(world: 
     async with world.serving() as engine:
         with told(engine) as events:
             run = await late(engine)
-            while not (found := await look(engine, run)).passed_sla:
-                await asyncio.sleep(0.02)
+            found = await passed_sla(engine, run)
             assert found.status is RunStatus.RUNNING
             assert found.sla_passed_at is not None and found.sla_at is not None
             assert await engine.fleet.sla.sweep() == 0
@@ -103,8 +113,7 @@ async def test_a_run_may_end_when_its_sla_passes(
             if kind == "parked":
                 await until(lambda: run.id in engine.fleet.parking or not engine.fleet.knows(run.id))
             if kind == "waiting":
-                while not await engine.fleet.sla.sweep():
-                    await asyncio.sleep(0.02)
+                await until(engine.fleet.sla.sweep)
             assert await engine.wait(run.id, 10)
             found = await look(engine, run)
             await until(lambda: not engine.fleet.knows(run.id))  # what is told follows what is written
@@ -130,8 +139,7 @@ async def test_over_a_restart_it_is_still_said_once(world: World) -> None:
     world.executor.plays["a"] = never
     async with world.serving() as engine:
         run = await late(engine, timeout_s=600)
-        while not (before := await look(engine, run)).passed_sla:
-            await asyncio.sleep(0.02)
+        before = await passed_sla(engine, run)
         await engine.db.write(nodes.fence, [engine.node_id], now=clock.now())
     async with world.serving() as engine:
         with told(engine) as events:
@@ -202,8 +210,12 @@ async def test_a_slot_that_got_no_run_is_late_once_and_a_late_run_is_late_at_bir
         with told(engine) as events:
             await engine.db.write(_two_hours_ago, ids)
             await engine.passes.tick()
-            while await engine.db.read(_open_slots):
+
+            async def all_told() -> bool:
                 await engine.fleet.sla.sweep()
+                return not await engine.db.read(_open_slots)
+
+            await until(all_told)
             (run,) = await engine.db.read(runs.page, limit=9)
             assert await engine.wait(run.id, 10)
             assert await engine.fleet.sla.sweep() == 0

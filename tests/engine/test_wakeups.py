@@ -18,20 +18,17 @@ from app.scheduler import wakeups
 from app.scheduler.engine import Engine
 from app.scheduler.launch import LaunchRequest
 from app.scheduler.triggers import TriggerDraft
-from app.store import runs
+from app.store import runs, signals
 from app.store.connecting import connect_raw
 from app.store.signals import Signals
-from tests.engine.conftest import World, done, until
+from tests.engine.conftest import World, done, until, world_on
 
 NEVER_S = 3600.0
 
 
 @pytest.fixture
 def world(postgres_url: str, tmp_path: Path) -> World:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "metadata.yaml").write_text("name: project\n")
-    return World(folder, postgres_url)
+    return world_on(postgres_url, tmp_path / "project")
 
 
 @pytest.fixture
@@ -39,6 +36,19 @@ def without_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "POLL_S", NEVER_S)
     monkeypatch.setattr(engines, "RECOVER_S", NEVER_S)
     monkeypatch.setattr(wakeups, "LOOK_S", NEVER_S)
+
+
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The sessions that nodes listen on, as they are opened."""
+    opened: list[Any] = []
+
+    async def connect(url: str) -> Any:
+        opened.append(await connect_raw(url))
+        return opened[-1]
+
+    monkeypatch.setattr(signals, "connect_raw", connect)
+    return opened
 
 
 def voice(engine: Engine) -> Signals:
@@ -151,7 +161,7 @@ async def test_a_node_that_leaves_tells_that_its_runs_are_for_others(
         assert await heir.wait(run, 20)
 
 
-async def test_a_lost_listener_costs_a_poll_and_comes_back(world: World) -> None:
+async def test_a_lost_listener_costs_a_poll_and_comes_back(world: World, listeners: list[Any]) -> None:
     """The polls are on, no word gets through: the run starts elsewhere all the same."""
     world.pipeline("long", {"held": []})
     gate = hold(world)
@@ -165,13 +175,14 @@ async def test_a_lost_listener_costs_a_poll_and_comes_back(world: World) -> None
 
         heard = asyncio.Event()
         other.wakeups._actions = {**other.wakeups._actions, wakeups.ADMIT: _sets(heard)}
-        await _kill_listeners(world.url)
-        await until(lambda: not voice(other).listening.is_set())
-        await voice(other).listening.wait()
+        assert len(listeners) == 2
+        await _end(world.url, listeners[:])
+        await until(lambda: len(listeners) == 4)  # both have seen that they are deaf
         async with asyncio.timeout(10):
+            await voice(one).listening.wait()
+            await voice(other).listening.wait()
             await heard.wait()  # what may have been missed is looked at
             heard.clear()
-            await voice(one).listening.wait()
             one.wakeups.tell(wakeups.ADMIT)
             await heard.wait()
         gate.set()
@@ -186,12 +197,10 @@ def _sets(event: asyncio.Event) -> Any:
     return action
 
 
-async def _kill_listeners(url: str) -> None:
+async def _end(url: str, sessions: list[Any]) -> None:
     connection = await connect_raw(url)
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND (query LIKE 'LISTEN%' OR query LIKE 'SELECT pg_notify%')"
-    )
+    for session in sessions:
+        await connection.execute("SELECT pg_terminate_backend($1)", session.get_server_pid())
     await connection.close()
 
 

@@ -1,9 +1,8 @@
 """A project in a temporary folder, and calls of its blocks."""
 
-import asyncio
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +106,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait for something outside this process, which can only be asked again and again."""
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.executors.child import faults, outputs
+from app.executors.child import faults, outputs, packs
 
 np = pytest.importorskip("numpy")
 pd = pytest.importorskip("pandas")
@@ -132,6 +132,27 @@ def test_very_many_outputs_have_one(tmp_path: Path) -> None:
     (ref,) = outputs.store_all(values, "1/b/1.1", str(tmp_path))
     assert (ref["spread"], len(list((tmp_path / "1/b/1.1").iterdir()))) == (10_000, 1)
     assert outputs.open_input([ref], str(tmp_path), "b") == values
+
+
+def test_the_outputs_of_one_of_many_take_little_room_in_all(tmp_path: Path) -> None:
+    small, large = ["x" * 500] * 3, ["x" * 500] * 50
+    kept = outputs.store_all(small, "1/b:0/1.1", str(tmp_path), of_many=True)
+    assert [ref["kind"] for ref in kept] == ["json"] * 3
+    refs = outputs.store_all(large, "1/b:1/1.1", str(tmp_path), of_many=True)
+    assert [(ref["kind"], ref["spread"]) for ref in refs] == [("pickle", 50)]
+    assert outputs.open_input(refs, str(tmp_path), "b:1") == large
+
+
+def test_an_output_that_is_no_longer_kept_says_so() -> None:
+    with pytest.raises(faults.InputMissing, match="the output of block 'b' is no longer kept"):
+        outputs.open_input([{"kind": "gone"}], "", "b")
+
+
+def test_all_items_at_once_bring_no_kwargs(tmp_path: Path) -> None:
+    ref = packs.store([["x", "y"], [{"greeting": "hi"}, {}]], "1/b/1.1", str(tmp_path))
+    assert ref["meta"], "they are small enough to lie in the reference"
+    assert outputs.open_input([ref], str(tmp_path), "b") == ["x", "y"]
+    assert list(packs.metas_of([("b", [ref])], str(tmp_path))) == []
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from app.executors import pool as pool_module
+from app.executors.base import Ask
 from app.executors.pool import WorkerPool
 from app.models.states import Outcome
-from tests.executors.bench import Bench, alive, until, values
+from tests.executors.bench import Bench, alive, values
 from tests.executors.conftest import started_pool
+from tests.waits import until
 
 PID = "import os\n@custom\ndef f():\n    return os.getpid()\n"
 
@@ -327,6 +329,52 @@ async def test_big_and_odd_inputs_arrive(pool: WorkerPool, bench: Bench) -> None
             return [kwargs['lone'] == '\ud800', len(kwargs['long']), kwargs['big'] == 2**70]
     """
     assert values(await bench.run(pool, text, kwargs=odd)) == [True, 2_000_000, True]
+
+
+async def test_more_than_a_call_takes_is_a_failure_that_says_so(pool: WorkerPool, bench: Bench) -> None:
+    big = [{"kind": "json", "value": "x" * 2**20, "type": "str", "size": 2**20}] * 65
+    slot = await pool.acquire(None)
+    taken = bench.call("@custom\ndef f(x):\n    return len(x)\n", inputs=[("many", big)])
+    result = await slot.run(taken, bench.lines.append)
+    assert result.error is not None
+    assert (result.outcome, result.error.type) == (Outcome.FAILED, "InputTooLarge")
+    assert "64 MiB" in result.error.message
+    taken = bench.call("@custom\ndef f(x):\n    return len(x)\n", inputs=[("few", big[:3])])
+    assert values(await slot.run(taken, bench.lines.append)) == [3]
+    slot.release()
+
+
+@pytest.mark.parametrize(
+    ("argument", "read", "answer", "told"),
+    [
+        ("1", 1, {"value": "x" * 2**26}, "AnswerTooLarge: the answer takes more than 64 MiB"),
+        ("'\\ud800'", "\ud800", {"value": False}, "False"),
+        ("float('-inf')", float("-inf"), {"value": False}, "False"),
+    ],
+)
+async def test_odd_questions_and_answers_do_not_break_the_link(
+    pool: WorkerPool, bench: Bench, argument: str, read: Any, answer: Any, told: str
+) -> None:
+    text = f"""
+        from mage_ai.orchestration.run_status_checker import check_status
+        @custom
+        def f():
+            try:
+                return str(check_status("q", "now", hours={argument}))
+            except Exception as error:
+                return str(error)
+    """
+    asked: list[Any] = []
+
+    def on_ask(ask: Ask) -> None:
+        asked.append(ask.payload["hours"])
+        ask.answer(answer)
+
+    slot = await pool.acquire(None)
+    result = await slot.run(bench.call(text), bench.lines.append, on_ask)
+    slot.release()
+    assert told in values(result)[0]
+    assert asked == [read]
 
 
 async def test_importing_pandas_does_not_cost_the_worker(pool: WorkerPool, bench: Bench) -> None:

@@ -18,9 +18,10 @@ import pytest
 from app.executors import warden
 from app.executors.pool import WorkerPool
 from app.models.states import Outcome
-from tests.executors.bench import Bench, alive, marked, until, values
+from tests.executors.bench import Bench, alive, marked, values
 from tests.executors.conftest import started_pool
 from tests.executors.service import SLEEPER
+from tests.waits import until
 
 ROOT = Path(__file__).parents[2]
 

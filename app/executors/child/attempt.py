@@ -60,8 +60,8 @@ def _run_block(
             return {"outcome": "completed", "outputs": refs}
         results = calling.as_outputs(returned)
         loaded.unregister()
-        limit = outputs.INLINE_LIMIT if call["item"] is None else outputs.INLINE_LIMIT_OF_MANY
-        refs = outputs.store_all(results, call["artifact_dir"], call["artifacts"], limit)
+        of_many = call["item"] is not None
+        refs = outputs.store_all(results, call["artifact_dir"], call["artifacts"], of_many)
         run_tests(loaded, results, kwargs)
         return {"outcome": "completed", "outputs": refs}
     finally:

@@ -33,11 +33,22 @@ class _Inexact(Exception):
     pass
 
 
-def store_all(
-    values: list[Any], directory: str, root: str, limit: int = INLINE_LIMIT
-) -> list[dict[str, Any]]:
-    """Store the outputs of a block in order; their references. JSON of up to `limit` bytes stays in them."""
-    return _each(values, lambda value, index: store(value, index, directory, root, limit))
+def store_all(values: list[Any], directory: str, root: str, of_many: bool = False) -> list[dict[str, Any]]:
+    """Store the outputs of a block in order; their references. Small JSON stays in them.
+
+    Of a block that is one `of_many` little stays: if its outputs are larger together, all of them go into one file.
+    """
+    limit = INLINE_LIMIT_OF_MANY if of_many else INLINE_LIMIT
+    together = of_many and len(values) > 1 and not _fit(values, limit)
+    return _each(values, lambda value, index: store(value, index, directory, root, limit), together)
+
+
+def _fit(values: list[Any], limit: int) -> bool:
+    """Whether the references of outputs stay small. That of a data frame does, and its file is to be its own."""
+    if any(frame_library(value) for value in values):
+        return True
+    text = as_json(values)
+    return text is not None and len(text) <= limit
 
 
 def store_inline(values: list[Any]) -> list[dict[str, Any]]:
@@ -45,8 +56,10 @@ def store_inline(values: list[Any]) -> list[dict[str, Any]]:
     return _each(values, _only_json)
 
 
-def _each(values: list[Any], keep: Callable[[Any, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    if len(values) > SPREAD_ABOVE:
+def _each(
+    values: list[Any], keep: Callable[[Any, int], dict[str, Any]], together: bool = False
+) -> list[dict[str, Any]]:
+    if together or len(values) > SPREAD_ABOVE:
         return [dict(keep(values, 0), spread=len(values))]
     return [keep(value, index) for index, value in enumerate(values)]
 
@@ -299,6 +312,8 @@ def _open(ref: dict[str, Any], root: str, uuid: str) -> Any:
         return [open_input(refs, root, uuid) for refs in ref["refs"]]
     if ref["kind"] in ("item", "items"):
         return _open_items(ref, root, uuid)
+    if ref["kind"] == "gone":
+        raise faults.InputMissing("the output of block '%s' is no longer kept: run that block again" % uuid)
     path = os.path.join(root, ref["path"])
     try:
         if ref["kind"] == "parquet":

@@ -193,5 +193,5 @@ def metas_of(inputs: list[Any], root: str) -> Iterator[dict[str, Any]]:
         for ref in refs:
             if ref["kind"] == "item":
                 yield open_item(ref, root)[1]
-            elif ref.get("meta"):
+            elif ref["kind"] == "json" and ref.get("meta"):  # of all items together it is a list
                 yield ref["meta"]
