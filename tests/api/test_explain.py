@@ -11,6 +11,7 @@ from app.store.sql import SCHEDULE, SLOT
 from tests.api.test_bad_requests import assert_problem
 from tests.api.test_schedules import RUNS, URL, engine_of, make
 from tests.invariants import assert_hold
+from tests.waits import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -172,7 +173,12 @@ async def test_runs_explain_themselves(api: httpx.AsyncClient) -> None:
     (first,) = await reasons(bad["id"])
     assert first["message"] == "Block 'explode' failed: ValueError: no luck today (custom/explode.py:4)."
     assert (await api.get(first["detail"]["log"])).status_code == 200
-    slow = (await api.post("/api/v1/pipelines/slow/pipeline_runs", headers={"Prefer": "wait=1"})).json()
+    slow = (await api.post("/api/v1/pipelines/slow/pipeline_runs")).json()
+
+    async def works() -> bool:
+        return "waiting" in (await api.get(f"{RUNS}/{slow['id']}/logs")).text
+
+    await until(works, 30)
     assert [reason["code"] for reason in await reasons(slow["id"])] == ["block_runs", "runs_on_node"]
     await api.post(f"{RUNS}/{slow['id']}/cancel", headers=wait)
     assert [reason["code"] for reason in await reasons(slow["id"])] == ["cancel_requested", "stopped"]

@@ -1,19 +1,18 @@
 """The commands that speak to a service, typed at a real one."""
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from app.client import Client
 from tests.cli.conftest import BIN, Invoke, environment
+from tests.cli.terminal import on_terminal
 from tests.client.conftest import Service
+from tests.soak.service import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -88,31 +87,16 @@ def test_the_exit_code_says_how_a_watched_run_ended(invoke: Invoke, service: Ser
 
 def test_a_terminal_shows_a_tree_and_gives_it_back_when_interrupted(service: Service, client: Client) -> None:
     run = client.launch("slow")
-    ours, theirs = pty.openpty()
-    command = [BIN / "runwright", "runs", "watch", str(run.id), "-s", service.url]
-    shown = b""
-    with subprocess.Popen(
-        command, stdout=theirs, stderr=subprocess.PIPE, env=environment(TERM="xterm", COLUMNS="100")
-    ) as going:
-        os.close(theirs)
-        while b"waiting" not in shown:
-            shown += os.read(ours, 65536)
-        going.send_signal(signal.SIGINT)
-        while chunk := _read(ours):
-            shown += chunk
-        _, errors = going.communicate(timeout=30)
-    os.close(ours)
-    assert going.returncode == 130
+    watch = ("runs", "watch", str(run.id), "-s", service.url)
+    with on_terminal(*watch, stderr=subprocess.PIPE) as terminal:
+        terminal.until("waiting")
+        terminal.program.send_signal(signal.SIGINT)
+        shown = terminal.rest()
+        _, errors = terminal.program.communicate(timeout=30)
+        assert terminal.program.returncode == 130
     assert f"run {run.id} goes on".encode() in errors
-    assert "wait_long" in shown.decode() and shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1
+    assert "wait_long" in shown and shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
     assert client.cancel(run.id).id == run.id
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # the other side is closed
-        return b""
 
 
 def test_watching_has_an_end(invoke: Invoke, service: Service, client: Client) -> None:
@@ -221,13 +205,11 @@ def test_missed_slots_are_skipped_with_a_line_where_nobody_can_be_asked(
     )
     one = str(made.id)
     client.pause(made.id)
-    while client.missed(made.id).count < 2:
-        time.sleep(0.05)
+    _missed(client, made.id, 2)
     code, _, errors = invoke("triggers", "resume", one, *at)
     assert code == 0 and "slots were due while it was paused" in errors and "--missed latest" in errors
     client.pause(made.id)
-    while client.missed(made.id).count < 1:
-        time.sleep(0.05)
+    _missed(client, made.id, 1)
     code, _, errors = invoke("triggers", "resume", one, "--missed", "skip", *at)
     assert (code, errors) == (0, "")
     client.pause(made.id)
@@ -235,28 +217,21 @@ def test_missed_slots_are_skipped_with_a_line_where_nobody_can_be_asked(
     client.delete_schedule(made.id)
 
 
+def _missed(client: Client, schedule_id: int, count: int) -> None:
+    wait_for(lambda: client.missed(schedule_id).count >= count, 30, f"{count} slots were missed")
+
+
 def test_a_person_at_a_terminal_is_asked_about_missed_slots(service: Service, client: Client) -> None:
     made = client.create_schedule(
         "hello", "asked", schedule_type="time", schedule_interval="* * * * * *", status="active"
     )
     client.pause(made.id)
-    while client.missed(made.id).count < 2:
-        time.sleep(0.05)
-    ours, theirs = pty.openpty()
-    command = [BIN / "runwright", "triggers", "resume", str(made.id), "-s", service.url]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="dumb", COLUMNS="100")
-    ) as going:
-        os.close(theirs)
-        shown = b""
-        while b"skip, latest or all" not in shown:
-            shown += os.read(ours, 65536)
-        os.write(ours, b"some\nlatest\n")
-        while chunk := _read(ours):
-            shown += chunk
-        assert going.wait(timeout=30) == 0, shown
-    os.close(ours)
-    said = shown.decode()
+    _missed(client, made.id, 2)
+    with on_terminal("triggers", "resume", str(made.id), "-s", service.url, term="dumb") as terminal:
+        terminal.until("skip, latest or all")
+        terminal.type("some\nlatest\n")
+        said = terminal.rest()
+        assert terminal.program.returncode == 0, said
     assert "skip    0 runs" in said and "latest  1 run," in said and "is active" in said
     client.delete_schedule(made.id)
 

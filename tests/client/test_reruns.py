@@ -1,17 +1,14 @@
 """Retries whose code has changed, and secrets, from the command line and the client at a real service."""
 
 import json
-import os
-import pty
-import subprocess
-import time
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli.root import program
 from app.client import Client, NotFound
-from tests.cli.conftest import BIN, Invoke, environment
+from tests.cli.conftest import Invoke
+from tests.cli.terminal import on_terminal
 from tests.client.conftest import Service
 
 
@@ -47,19 +44,10 @@ def test_changed_code_is_refused_until_it_is_said_what_to_do(
 
 def answered(command: tuple[str, ...], answer: str) -> int:
     """The exit code of a command on a terminal where somebody types an answer."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [BIN / "runwright", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment()
-    ) as process:
-        os.close(theirs)
-        said = b""
-        end = time.monotonic() + 60
-        while b"Run them again" not in said and time.monotonic() < end:
-            said += os.read(ours, 1000)
-        os.write(ours, f"{answer}\n".encode())
-        code = process.wait(60)
-    os.close(ours)
-    return code
+    with on_terminal(*command) as terminal:
+        terminal.until("Run them again")
+        terminal.type(f"{answer}\n")
+        return terminal.program.wait(60)
 
 
 def test_secrets_through_a_service(invoke: Invoke, service: Service, client: Client) -> None:

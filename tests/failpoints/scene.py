@@ -156,7 +156,7 @@ class Scene:
             dying.cancel()
             if not serving.done():
                 await _leave_where_it_stands(engine, executor, serving)
-            failpoints.disarm()
+            failpoints.armed = None
         return points
 
     async def _serve(self, engine: Engine) -> None:

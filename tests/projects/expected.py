@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from app.executors.child import outputs
@@ -81,6 +82,12 @@ def all_expected() -> list[Expected]:
     ]
     assert all(set(one.keys) <= KEYS and one.keys["covers"] for one in found)
     return found
+
+
+def going(way: str) -> pytest.MarkDecorator:
+    """Have a test for each pipeline that is run this way."""
+    chosen = [one for one in all_expected() if one.goes(way)]
+    return pytest.mark.parametrize("one", chosen, ids=[one.uuid for one in chosen])
 
 
 def of_report(report: RunReport) -> Found:

@@ -6,16 +6,11 @@ import pytest
 
 from tests.invariants import assert_hold
 from tests.projects.conftest import Served, start
-from tests.projects.expected import Expected, all_expected
+from tests.projects.expected import Expected, all_expected, going
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALL = all_expected()
-
-
-def going(way: str) -> pytest.MarkDecorator:
-    chosen = [one for one in ALL if one.goes(way)]
-    return pytest.mark.parametrize("one", chosen, ids=[one.uuid for one in chosen])
 
 
 @going("api")

@@ -108,10 +108,10 @@ class Year:
             case "outage":
                 self.move(timedelta(minutes=self.dice.choice((3, 90, 1500, 12_000))))
             case "all":
-                await self.db.write(pausing.pause_all, now=self.now)
+                await self.db.write(pausing.pause_all, clock=clock.now)
                 self.move(timedelta(hours=self.dice.randrange(1, 60)))
                 assert await self.ticker.tick() is not None
-                await self.db.write(pausing.resume_all, now=self.now)
+                await self.db.write(pausing.resume_all, clock=clock.now)
             case "pause" if oracle.active:
                 await self.triggers.pause(schedule_id)
                 oracle.pause(self.now)

@@ -17,8 +17,7 @@ from sqlalchemy import Connection, text
 from app.scheduler.progress import MAX_LOST
 from app.store.db import loads
 from tests.soak import checks, project
-from tests.soak.service import Service, alive, read_ledger, wait_for
-from tests.soak.soak import FAULTS, GONE_S
+from tests.soak.service import Service, left_after, logged, read_ledger, wait_for
 
 CHILDREN = 24
 #: so much that the items are a file and not part of a reference
@@ -163,10 +162,7 @@ class Fanout:
         met = checks.look(self._url, checks.running)
         self.met += bool(met)
         service.start()
-        until = time.monotonic() + GONE_S
-        while (left := alive(family)) and time.monotonic() < until:
-            time.sleep(0.02)
-        wrong += [f"processes of the killed service live on: {left}"] if left else []
+        wrong += left_after(family)
         self.found += [f"kill {number}: {what}" for what in wrong]
 
     def _settle(self) -> None:
@@ -177,8 +173,7 @@ class Fanout:
         self.found += [
             f"overlap: {line}" for line in read_ledger(self._service.ledger) if line["kind"] == "overlap"
         ]
-        log = self._service.log.read_text(errors="replace").splitlines()
-        self.found += [f"logged: {line}" for line in log if any(word in line for word in FAULTS)][:20]
+        self.found += logged([self._service])
 
 
 def _wrong(tx: Connection, run: int, found: checks.Facts) -> list[str]:

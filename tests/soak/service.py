@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,10 @@ import httpx
 
 BIN = Path(sys.executable).parent
 MARK = "SOAK_MARK"
+#: words in a service's log that no fault excuses
+FAULTS = ("Traceback", "internal_error", "the engine failed", "was driven by nobody")
+#: a service's user code is gone so soon after it
+GONE_S = 2.0
 
 #: pid and start in clock ticks: tells a process from a later one with the same pid
 Process = tuple[int, int]
@@ -138,6 +142,24 @@ def started(pid: int) -> int | None:
 def alive(family: set[Process]) -> set[Process]:
     """Those that still live."""
     return {process for process in family if started(process[0]) == process[1]}
+
+
+def left_after(family: set[Process]) -> list[str]:
+    """What is wrong if some of the family of a killed service still live when they must not."""
+    until = time.monotonic() + GONE_S
+    while (left := alive(family)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return [f"processes of the killed service live on: {left}"] if left else []
+
+
+def logged(services: Iterable[Service]) -> list[str]:
+    """What services said that they should never have to say."""
+    return [
+        f"{service.name} logged: {line}"
+        for service in services
+        for line in service.log.read_text(errors="replace").splitlines()
+        if any(word in line for word in FAULTS)
+    ][:20]
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:

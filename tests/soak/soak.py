@@ -1,7 +1,6 @@
 """Kill the service at random moments, again and again, and check after every kill that nothing is wrong."""
 
 import random
-import shutil
 import statistics
 import time
 from collections import Counter
@@ -11,12 +10,7 @@ from pathlib import Path
 
 from tests.soak import checks, project
 from tests.soak.client import Client
-from tests.soak.service import Process, Service, alive, read_ledger, wait_for
-
-#: a service's user code is gone so soon after it
-GONE_S = 2.0
-#: words in a service's log that no kill excuses
-FAULTS = ("Traceback", "internal_error", "the engine failed", "was driven by nobody")
+from tests.soak.service import Service, left_after, logged, read_ledger, wait_for
 
 Say = Callable[[str], None]
 
@@ -79,21 +73,13 @@ class Soak:
         service.start()
         if self.services == 1:
             self.restarts.append((service.started_at, service.pid, interrupted))
-        self._no_survivors(number, family)
-        self._note(number, wrong)
+        self._note(number, left_after(family) + wrong)
         self.say(
             f"kill {number} after {moment:.2f} s: {len(interrupted)} runs interrupted, {len(wrong)} wrong"
         )
 
     def _is_there(self) -> bool:
         return bool(self.database) or Path(self._url.removeprefix("sqlite:///")).exists()
-
-    def _no_survivors(self, number: int, family: set[Process]) -> None:
-        until = time.monotonic() + GONE_S
-        while (left := alive(family)) and time.monotonic() < until:
-            time.sleep(0.02)
-        if left:
-            self._note(number, [f"processes of the killed service live on: {left}"])
 
     def _note(self, number: int, wrong: list[str]) -> None:
         for what in wrong:
@@ -114,21 +100,13 @@ class Soak:
         wrong = [f"exit codes {codes}"] if any(codes) else []
         wrong += [f"processes live on: {left}" for s in self._fleet if (left := s.family())]
         wrong += checks.invariants_of(self._url) + checks.endings(facts, client.acknowledged)
-        wrong += checks.effects(facts, read_ledger(self._ledger)) + self._faults()
+        wrong += checks.effects(facts, read_ledger(self._ledger)) + logged(self._fleet)
         self._note(0, wrong)
         self._report(client, facts)
 
     def _silence_triggers(self) -> None:
         for path in self._fleet[0].project.glob("pipelines/*/triggers.yaml"):
             path.write_text(path.read_text().replace("status: active", "status: inactive"))
-
-    def _faults(self) -> list[str]:
-        return [
-            f"{service.name} logged: {line}"
-            for service in self._fleet
-            for line in service.log.read_text(errors="replace").splitlines()
-            if any(word in line for word in FAULTS)
-        ][:20]
 
     def _report(self, client: Client, facts: checks.Facts) -> None:
         outcomes = Counter(attempt.outcome for attempt in facts.attempts)
@@ -145,7 +123,3 @@ class Soak:
                 f" p90 {times[int(len(times) * 0.9) - 1]:.2f} s, longest {times[-1]:.2f} s of {len(times)}"
             )
         self.say(f"{len(self.found)} faults")
-
-    def keep(self, place: Path) -> None:
-        """Copy what is left, to look at it."""
-        shutil.copytree(self.folder, place, ignore_dangling_symlinks=True)

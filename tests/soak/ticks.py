@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -38,6 +38,9 @@ class Ticks:
     triggers: int = 10
     slots: int = 100
     say: Callable[[str], None] = print
+    #: writes that were rolled back, and how many slots each process has decided
+    rolled_back: int = 0
+    shares: list[int] = field(default_factory=list)
 
     def run(self) -> list[str]:
         """Everything that was wrong."""
@@ -56,12 +59,14 @@ class Ticks:
         if done.returncode:
             self.say(f"!! the racers ended with {done.returncode}:\n{done.stderr[-4000:]}")
             return ["the racers have ended"]
-        self.say(f"rolled back: {json.loads(done.stdout)['rolled_back']}")
+        self.rolled_back = json.loads(done.stdout)["rolled_back"]
+        self.say(f"rolled back: {self.rolled_back}")
         return self._judge(wanted)
 
     def _judge(self, wanted: int) -> list[str]:
         found = checks.look(self.database, _ledger)
-        self.say(f"slots {found['slots']}, runs {found['runs']}; decided by each process: {found['shares']}")
+        self.shares = found["shares"]
+        self.say(f"slots {found['slots']}, runs {found['runs']}; decided by each process: {self.shares}")
         wrong = checks.invariants_of(self.database)
         if (found["slots"], found["runs"]) != ({"run": wanted}, wanted):
             wrong.append(f"slots {found['slots']} and {found['runs']} runs instead of {wanted}")

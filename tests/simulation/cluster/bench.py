@@ -138,7 +138,8 @@ class Place:
 
     def release(self) -> None:
         """See `Slot.release`."""
-        self.bench.places.release()
+        if not self._lent:
+            self.bench.places.release()
 
 
 def _ask_for_a_child(attempt: Attempt, bench: Bench, on_ask: OnAsk) -> None:

@@ -107,7 +107,7 @@ def _start_by(tx: Any, room: Mapping[str, int], claimer: Claimer, *, now: dateti
 
 def _count_outside() -> list[Patch]:
     async def admit(self: Any) -> list[Any]:
-        async with self._claiming:
+        async with self._fleet.claiming:
             fleet = self._fleet
             claimer = Claimer(fleet.node_id, fleet.free if self.open else 0, admissible)
             room = await fleet.db.read(_room)

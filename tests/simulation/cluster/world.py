@@ -29,6 +29,8 @@ from tests.simulation.cluster.server import Server, Store
 LEASE_S: Final = 3.0
 #: Invariants are looked at every so many steps; the cluster is given so many seconds to come to rest.
 LOOK_EVERY, REST_S = 400, 100.0
+#: What clients have asked for before they went, a limit of 0 perhaps, is done so soon.
+ASKED_S: Final = 5.0
 #: Events kept of a trace.
 SHOWN: Final = 100
 
@@ -214,9 +216,10 @@ class World:
 
     async def _rest(self, load: Load) -> None:
         """With no faults and nothing new, everything ends."""
+        await asyncio.sleep(ASKED_S)
         await self._by_somebody(load.lift_limits)
         pause = self.server.ask(
-            lambda tx: pausing.pause_all(tx, now=self.clocks.database()), "pause", readonly=False
+            lambda tx: pausing.pause_all(tx, clock=self.clocks.database), "pause", readonly=False
         )
         await pause
         end = self.loop.time() + REST_S
