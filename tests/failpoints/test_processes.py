@@ -1,8 +1,6 @@
 """The same with real processes: a service that is told to SIGKILL itself at a place, and the next one."""
 
-import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from tests.soak import project
 from tests.soak.checks import invariants_of
 from tests.soak.service import Service, read_ledger, serving, wait_for
+from tests.soak.test_faults import ended
 
 FILES = {
     "metadata.yaml": "name: killed\n",
@@ -62,11 +61,3 @@ def asked(client: httpx.Client) -> int | None:
     except httpx.HTTPError:
         return None
     return int(answer.json()["id"])
-
-
-def ended(client: httpx.Client, run: int) -> dict[str, Any]:
-    until = time.monotonic() + 20
-    while (found := client.get(f"/pipeline_runs/{run}").json())["completed_at"] is None:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return dict(found)
