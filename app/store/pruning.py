@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     bindparam,
     delete,
     func,
+    or_,
     select,
     text,
     tuple_,
@@ -37,7 +39,8 @@ FIRST_RUN: Final[RunAt] = (EPOCH, 0)
 FIRST_SLOT: Final[SlotAt] = (0, EPOCH)
 #: What an output says whose file is no longer kept.
 GONE: Final = "gone"
-_HAS_FILE: Final = '"path":'
+#: How outputs that name a file begin, as `dumps` writes them: a value of a block may have a "path" of its own.
+_FILES: Final = tuple(f'"kind":"{kind}","path":' for kind in ("pickle", "parquet", "items"))
 _CLAIM: Final = "pruner"
 #: A claim that is not renewed for so long is anybody's.
 CLAIM_S: Final = 60.0
@@ -122,7 +125,11 @@ def _heirs(run_id: ColumnElement[int], *, of_files: bool = False) -> Select[int]
     """Blocks that have taken over what blocks of a run left; `of_files`: that do not say themselves that it is gone."""
     heir, source = BLOCK.alias(), BLOCK.alias()
     found = select(heir.c.id).where(heir.c.carried_from == source.c.id, source.c.pipeline_run_id == run_id)
-    return found.where(heir.c.outputs.contains(_HAS_FILE)) if of_files else found
+    return found.where(_names_files(heir)) if of_files else found
+
+
+def _names_files(blocks: FromClause) -> ColumnElement[bool]:
+    return or_(*(blocks.c.outputs.contains(start) for start in _FILES))
 
 
 def _heirless(*, of_files: bool = False) -> tuple[ColumnElement[bool], ...]:
@@ -201,7 +208,7 @@ def with_files(
     tx: Connection, pipeline_uuid: str, *, before: datetime, after: RunAt = FIRST_RUN, limit: int
 ) -> list[RunAt]:
     """Runs whose blocks have left files that no newer run has taken over, the oldest first."""
-    kept = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id == RUN.c.id, BLOCK.c.outputs.contains(_HAS_FILE))
+    kept = select(BLOCK.c.id).where(BLOCK.c.pipeline_run_id == RUN.c.id, _names_files(BLOCK))
     return _found(
         tx, _ended(pipeline_uuid, before, after, limit).where(kept.exists(), *_heirless(of_files=True))
     )
@@ -210,9 +217,7 @@ def with_files(
 def forget_outputs(tx: Connection, ids: Collection[int], *, now: datetime) -> list[int]:
     """Say of outputs in files that they are gone; the runs of which that is now true."""
     gone = _lock(tx, ids, _HEIRLESS_RUNS)
-    query = select(BLOCK.c.id, BLOCK.c.outputs).where(
-        BLOCK.c.pipeline_run_id.in_(gone), BLOCK.c.outputs.contains(_HAS_FILE)
-    )
+    query = select(BLOCK.c.id, BLOCK.c.outputs).where(BLOCK.c.pipeline_run_id.in_(gone), _names_files(BLOCK))
     rows = [{"block": row.id, "left": dumps(_without_files(loads(row.outputs)))} for row in tx.execute(query)]
     if rows:
         tx.execute(_LEAVE, rows)
@@ -224,7 +229,13 @@ _LEAVE: Final = update(BLOCK).where(BLOCK.c.id == bindparam("block")).values(out
 
 
 def _without_files(outputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"kind": GONE} if _HAS_FILE in dumps(output) else output for output in outputs]
+    return [{"kind": GONE} if _is_file(output) else output for output in outputs]
+
+
+def _is_file(output: dict[str, Any]) -> bool:
+    if output["kind"] == "list":
+        return any(_is_file(part) for part in output["refs"])
+    return "path" in output
 
 
 def old_slots(tx: Connection, *, before: datetime, after: SlotAt = FIRST_SLOT, limit: int) -> list[SlotAt]:

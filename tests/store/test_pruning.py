@@ -135,7 +135,7 @@ async def test_files_are_not_kept_for_who_says_itself_that_they_are_gone(bench: 
 
 async def test_outputs_go_before_their_run_and_say_so(bench: Bench) -> None:
     source, block_id = await over(bench, FILE)
-    plain, _ = await over(bench, dumps([{"kind": "json", "value": "path"}]))
+    plain, _ = await over(bench, dumps([{"kind": "json", "value": {"path": "in/a/value"}}]))
     newest, _ = await over(bench, FILE)
 
     async def found() -> list[int]:
