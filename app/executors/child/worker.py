@@ -48,7 +48,7 @@ class Worker:
                 return
 
     def answer(self, call: dict[str, Any]) -> bool:
-        """Run one block and send its result; False if this process is not fit for another one."""
+        """Run one block and send its result; False if this process is to end by itself."""
         started_ns, threads = project.now_ns(), running_threads()
         began, cpu = time.perf_counter(), _cpu()
         self.in_user_code = True
@@ -68,7 +68,8 @@ class Worker:
         result["retire"] = self.clean_up(threads) or ("" if certain else "code changed meanwhile")
         result["leftovers"] = _has_children()
         self.link.send("result", result)
-        return not result["retire"] and not result["leftovers"]
+        # With what the block has left behind it is killed together, so that these can be counted.
+        return bool(result["leftovers"]) or not result["retire"]
 
     def clean_up(self, threads: int) -> str:
         """Undo what a block may have changed in this process; why the process must go if that is not possible."""
