@@ -1,8 +1,10 @@
 """The OpenAPI document and its page. Everything the page loads comes from this service: it works offline."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +36,8 @@ _POLICY: Final = (
 @needs(Access.PUBLIC)
 async def openapi(request: Request) -> Response:
     """The OpenAPI document."""
-    return Response(request.app.state.openapi_json, media_type="application/json")
+    made = await asyncio.to_thread(request.app.state.openapi_json)
+    return Response(made, media_type="application/json")
 
 
 @router.get("/", include_in_schema=False)
@@ -56,10 +59,10 @@ def install(app: FastAPI) -> None:
     """Add the document, the page and its files; call it when every other route is in place."""
     app.include_router(router)
     app.mount(STATIC_URL, StaticFiles(directory=_FILES), name=PUBLIC_MOUNT)
-    document = _document(app)
-    app.state.openapi_json = json.dumps(document).encode()
+    # Made when somebody asks for it: it takes longer than all else of a start, and most processes are never asked.
+    app.openapi = cache(partial(_document, app))  # type: ignore[method-assign]
+    app.state.openapi_json = cache(lambda: json.dumps(app.openapi()).encode())
     app.state.docs_page = _page(app.title)
-    app.openapi = lambda: document  # type: ignore[method-assign]
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -188,9 +188,9 @@ def test_a_database_that_goes_away_during_the_start_is_one_clear_line(
     invoke: Invoke, project: Path, postgres_url: str, at: bytes
 ) -> None:
     with wired(postgres_url) as wire:
-        wire.lose(at)
+        wire.break_at(at)
         given = ("start", project, "--port", "0", "--database-url", wire.url)
         code, _, errors = invoke(*given, RUNWRIGHT_LOG_LEVEL="ERROR")
-        assert wire.count()
+        assert wire.is_broken
     assert (code, errors.splitlines()[0]) == (7, "runwright: Postgres does not answer")
     assert len(errors.splitlines()) == 2

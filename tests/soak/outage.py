@@ -36,6 +36,15 @@ class Wire:
 
         self._loop.call_soon_threadsafe(arm)
 
+    def break_at(self, at: bytes) -> None:
+        """Break the connection of the next message that holds these bytes; it never arrives."""
+        self._loop.call_soon_threadsafe(setattr, self._proxy, "drop", at)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether that has happened."""
+        return self._proxy.dropped.is_set()
+
     def lose_one(self, chance: random.Random) -> None:
         """Lose the answer to one of LOSSES, if one comes within two seconds."""
         self.lose(chance.choice(LOSSES))
