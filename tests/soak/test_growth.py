@@ -10,6 +10,8 @@ from app.scheduler.parking import SLACK, Parking
 from tests.soak.growth import containers, filled, growing, grown, kinds, sample
 
 ROUNDS, RUNS = 3, 20
+#: A worker that has run 90 attempts has a successor beside it: so many descriptors are its link and its output.
+SUCCESSOR_FDS = 4
 #: A timer that was cancelled lies in the loop's heap until it is its turn, or until half of the heap is such.
 TIMERS = {"asyncio.events.TimerHandle", "_contextvars.Context", "builtins.tuple"}
 #: Each connection keeps up to 256 statements, and they are not full yet.
@@ -31,7 +33,7 @@ async def test_a_run_leaves_no_object_descriptor_task_or_thread_behind(tmp_path:
     assert set.intersection(*map(set, rounds)) <= TIMERS | STATEMENTS
     assert samples[-1].tasks == samples[0].tasks
     assert samples[-1].threads == samples[0].threads
-    assert samples[-1].fds <= samples[0].fds + 2
+    assert samples[-1].fds <= samples[0].fds + SUCCESSOR_FDS + 2
 
 
 async def test_runs_that_are_parked_and_taken_again_and_again_leave_nothing() -> None:
