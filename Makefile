@@ -21,7 +21,7 @@ start: .venv/.serve ## serve examples/quickstart on http://127.0.0.1:8000 (PORT=
 	@exec .venv/bin/runwright start examples/quickstart --port $(PORT)
 
 test: .venv/.dev ## run the whole suite on SQLite and a real Postgres (ARGS='-k cron' for a part)
-	@exec $(python) .ci/run_tests.py -n 3 --dist loadfile --durations=20 $(ARGS)
+	@exec $(python) .ci/run_tests.py -n 3 --dist loadfile --no-loadscope-reorder --durations=20 $(ARGS)
 
 bench: .venv/.dev ## measure the service beside what the machine can do (ARGS='--rounds 3 --database sqlite')
 	@exec $(python) -m benchmarks $(ARGS)

@@ -18,6 +18,38 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 BACKENDS = ("sqlite", "postgresql")
+#: Files and folders whose tests start processes or live through much.
+LONG = frozenset(
+    [
+        "soak",
+        "simulation",
+        "hostile",
+        "failpoints",
+        "projects",
+        "mage",
+        "test_readme.py",
+        "test_examples.py",
+        "test_quickstart.py",
+        "test_wheel.py",
+        "test_run.py",
+        "test_recovery.py",
+        "test_children.py",
+    ]
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put a long file after every four others: few of them meet, and none is left to be alone at the end."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    long = [file for file in files if not LONG.isdisjoint(file.parts)]
+    short = [file for file in files if LONG.isdisjoint(file.parts)]
+    order: list[Path] = []
+    while short:
+        order += [*long[:1], *short[:4]]
+        del long[:1], short[:4]
+    items[:] = [item for file in [*order, *long] for item in files[file]]
 
 
 def _upgrade(url: str) -> None:
