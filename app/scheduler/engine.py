@@ -42,6 +42,8 @@ from app.store.opening import backend_for, open_database, voice_of
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+#: After a tick the next comes no sooner.
+AGAIN = timedelta(milliseconds=50)
 RECOVER_S = 3.0
 FORGET_S = 900.0
 #: How long a stop waits for what is on its way to disk, and for a database that did not answer before.
@@ -227,8 +229,9 @@ class Engine:
             return
         next_due = await self.passes.tick()
         now = clock.now()
-        if next_due is not None and now < next_due < now + timedelta(seconds=1.5):
-            self._timers.at(next_due, "due", guarded("tick", self._tick))
+        if next_due is not None and next_due < now + timedelta(seconds=1.5):
+            # It may have come due since the tick looked; the pause is for one that no tick can move.
+            self._timers.at(max(next_due, now + AGAIN), "due", guarded("tick", self._tick))
 
     async def launch(
         self,

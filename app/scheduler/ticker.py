@@ -79,7 +79,7 @@ class Ticker:
                 more = await self._round(look.schedules)
                 look = await self._look()
             self.ticked_at = clock.now()
-            return look.next_due
+            return None if look.paused else look.next_due
 
     async def _look(self) -> looks.Due:
         return await self._db.read(looks.due, now=clock.now(), limit=BATCH)

@@ -174,8 +174,10 @@ async def test_a_waiting_sensor_survives_any_number_of_restarts(world: World) ->
     async with world.serving() as engine:
         run = await launch(engine)
         await parked(engine, run.id)
-    for _ in range(MAX_LOST + 2):
+        await change(engine, "UPDATE block_run SET wake_at = :at", at=long_ago(engine))
+    for number in range(MAX_LOST + 2):
         async with world.serving() as engine:
+            await until(lambda asked=number + 2: len(world.executor.ran()) == asked)  # type: ignore[misc]
             await parked(engine, run.id)
             assert (await world.look(engine, run.id))[0].status is RunStatus.RUNNING
             await change(engine, "UPDATE block_run SET wake_at = :at", at=long_ago(engine))
