@@ -9,7 +9,7 @@ from app import clock
 from app.scheduler.parking import SLACK, Parking
 from tests.soak.growth import containers, filled, growing, grown, kinds, sample
 
-ROUNDS, RUNS = 3, 20
+ROUNDS, RUNS = 4, 15
 #: A worker that has run 90 attempts has a successor beside it: so many descriptors are its link and its output.
 SUCCESSOR_FDS = 4
 #: A timer that was cancelled lies in the loop's heap until it is its turn, or until half of the heap is such.
