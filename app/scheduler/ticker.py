@@ -68,7 +68,7 @@ class Ticker:
         self.ticked_at: datetime | None = None
 
     async def tick(self) -> datetime | None:
-        """Decide every due slot; returns when the next one is due. While everything is paused nothing is decided."""
+        """Decide every due slot; returns when the next one is due. While everything is paused, nothing is: None."""
         async with self._alone:
             look = await self._look()
             if not look.paused and await self._look_aside():
