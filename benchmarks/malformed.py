@@ -5,12 +5,10 @@ python -m benchmarks.malformed [--healthy 100] [--malformed 2000] [--seconds 60]
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import statistics
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,8 +16,7 @@ from app import clock
 from app.scheduler.engine import Engine
 from app.store.db import Tx
 from app.store.sql import SCHEDULE, SLOT
-from benchmarks.schedules import DATABASES
-from tests import postgres
+from benchmarks.schedules import DATABASES, databases
 from tests.engine.conftest import World
 from tests.engine.malformed import forget, malformed, written
 
@@ -77,15 +74,11 @@ def main() -> None:
     parser.add_argument("--database", choices=DATABASES)
     asked = parser.parse_args()
     logging.getLogger("app").setLevel(logging.ERROR)  # each malformed trigger is told of
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(postgres.serving()) if asked.database != "sqlite" else None
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rw-bench-")))
+    with databases(asked.database) as (place, makers):
         for number in range(asked.rounds):
-            for name in [asked.database] if asked.database else list(DATABASES):
-                on_disk = f"sqlite:///{place / f'{number}.db'}"
-                url = server.url(server.create()) if server and name == "postgresql" else on_disk
+            for name, make in makers.items():
                 folder = place / f"{name}-{number}"
-                asyncio.run(measure(name, url, folder, asked, random.Random(2026 + number)))
+                asyncio.run(measure(name, make(), folder, asked, random.Random(2026 + number)))
 
 
 if __name__ == "__main__":

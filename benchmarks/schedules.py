@@ -6,9 +6,10 @@ python -m benchmarks.schedules [--due 1000] [--idle 10000] [--seconds 60] [--dat
 import argparse
 import asyncio
 import contextlib
+import itertools
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -111,33 +112,35 @@ async def idle(url: str, folder: Path, count: int, seconds: float) -> float:
         return service.cpu_s() - before
 
 
+@contextlib.contextmanager
+def databases(only: str | None) -> Iterator[tuple[Path, dict[str, Callable[[], str]]]]:
+    """A folder for what is measured, and what makes an empty database of each kind: its URL."""
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rw-bench-")))
+        numbers = itertools.count()
+        makers: dict[str, Callable[[], str]] = {}
+        if only != "postgresql":
+            makers["sqlite"] = lambda: f"sqlite:///{place / f'{next(numbers)}.db'}"
+        if only != "sqlite":
+            server = stack.enter_context(postgres.serving())
+            makers["postgresql"] = lambda: server.url(server.create())
+        yield place, makers
+
+
 async def measure(asked: argparse.Namespace) -> None:
     """All measurements on each database."""
-    with contextlib.ExitStack() as stack:
-        names = [asked.database] if asked.database else list(DATABASES)
-        server = stack.enter_context(postgres.serving()) if "postgresql" in names else None
-        for name in names:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rw-bench-")))
-            folder = place / "bench"
-            write_project(folder)
-            for number in range(asked.rounds):
-                url = server.url(server.create()) if server and name == "postgresql" else _file(place, number)
-                took = await decide(url, folder, asked.due)
+    with databases(asked.database) as (place, makers):
+        folder = place / "bench"
+        write_project(folder)
+        for name, make in makers.items():
+            for _ in range(asked.rounds):
+                took = await decide(make(), folder, asked.due)
                 print(f"{name}: {asked.due} due at once are decided in {took:.2f} s")
             for count in (0, asked.idle) if asked.idle else ():
-                url = (
-                    server.url(server.create())
-                    if server and name == "postgresql"
-                    else _file(place, f"idle-{count}")
-                )
-                used = await idle(url, folder, count, asked.seconds)
+                used = await idle(make(), folder, count, asked.seconds)
                 print(
                     f"{name}: {count} that are not due: {used:.2f} CPU s in {asked.seconds:g} s", flush=True
                 )
-
-
-def _file(place: Path, number: object) -> str:
-    return f"sqlite:///{place / f'{number}.db'}"
 
 
 def main() -> None:

@@ -13,16 +13,8 @@ from app.models.rows import RunRow
 from app.store.journal import Journal
 
 
-async def _nobody(run: RunRow, key: str, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    return {"error": {"type": "NotSupported", "message": f"nobody answers '{name}' here"}}
-
-
-async def _no_cancel(run_id: int) -> Any:
+async def _untold(run_id: int) -> None:
     return None
-
-
-async def _no_ids(count: int) -> Sequence[int]:
-    raise NotImplementedError("nobody gives out ids here")
 
 
 async def _none_left(run_id: int, block_uuid: str) -> Mapping[str, tuple[int, str]]:
@@ -33,15 +25,15 @@ async def _none_left(run_id: int, block_uuid: str) -> Mapping[str, tuple[int, st
 class Hooks:
     """What a run needs of the engine above it: answers for its blocks, and somebody to tell."""
 
-    answer: Callable[[RunRow, str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]] = _nobody
-    cancel: Callable[[int], Awaitable[Any]] = _no_cancel
+    answer: Callable[[RunRow, str, str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+    cancel: Callable[[int], Awaitable[Any]]
+    block_ids: Callable[[int], Awaitable[Sequence[int]]]
+    #: whether this node may begin anything: not when its lease is over
+    may_act: Callable[[], bool]
     freed: Callable[[], None] = lambda: None
-    block_ids: Callable[[int], Awaitable[Sequence[int]]] = _no_ids
     #: (run, block uuid) -> what its completed children left there
     left_children: Callable[[int, str], Awaitable[Mapping[str, tuple[int, str]]]] = _none_left
-    sla: Callable[[int], Awaitable[None]] = _no_cancel
-    #: whether this node may begin anything: not when its lease is over
-    may_act: Callable[[], bool] = lambda: True
+    sla: Callable[[int], Awaitable[None]] = _untold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +48,7 @@ class Tools:
     artifacts: Path
     python: Callable[[], str | None]
     env: str
-    hooks: Hooks = field(default_factory=Hooks)
+    hooks: Hooks
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,10 @@ class World:
             python=lambda: None,
             env=around.env,
             hooks=Hooks(
-                answer=Answers(self, around.answers).answer, cancel=self._cancel, block_ids=self._take_ids
+                answer=Answers(self, around.answers).answer,
+                cancel=self._cancel,
+                block_ids=self._take_ids,
+                may_act=lambda: True,
             ),
         )
 

@@ -7,7 +7,9 @@ import pytest
 
 from app import clock
 from app.executors.base import BlockCall, BlockResult
+from app.models.rows import BlockRow, RunRow
 from app.models.states import BlockStatus, Outcome, RunStatus
+from app.scheduler.engine import Engine
 from app.scheduler.launch import LaunchRequest
 from app.store import pruning
 from tests.engine.conftest import World, done, failed, statuses, until
@@ -291,6 +293,14 @@ async def test_hooks_are_for_each_child(world: World, kind: str) -> None:
     assert len(hooks) == 4
 
 
+async def retried(world: World, engine: Engine, run_id: int) -> tuple[RunRow, dict[str, BlockRow]]:
+    """Retry a run to its end, with nothing but the retry's calls on record; the new run and its blocks."""
+    world.executor.calls.clear()
+    again = await engine.retry(run_id)
+    assert await engine.wait(again.id, 20)
+    return await world.look(engine, again.id)
+
+
 async def test_a_retry_runs_only_the_children_that_failed(world: World) -> None:
     world.pipeline("p", {"src": dynamic(), "one": ["src"], "two": reduced("one"), "all": ["two"]})
     broken = {2}
@@ -307,10 +317,7 @@ async def test_a_retry_runs_only_the_children_that_failed(world: World) -> None:
         first, _blocks = await world.run(engine, "p")
         assert first.status is RunStatus.FAILED
         broken.clear()
-        world.executor.calls.clear()
-        again = await engine.retry(first.id)
-        assert await engine.wait(again.id, 20)
-        run, blocks = await world.look(engine, again.id)
+        run, blocks = await retried(world, engine, first.id)
     assert run.status is RunStatus.COMPLETED
     assert blocks["all"].outputs[0]["value"] == [0, 2, 4]
     ran = [(c.block.uuid, c.item) for c in world.executor.calls]
@@ -342,10 +349,7 @@ async def test_a_retry_hands_each_child_what_its_own_item_left(world: World) -> 
         first, _blocks = await world.run(engine, "p")
         assert first.status is RunStatus.FAILED
         broken.clear()
-        world.executor.calls.clear()
-        again = await engine.retry(first.id)
-        assert await engine.wait(again.id, 20)
-        run, blocks = await world.look(engine, again.id)
+        run, blocks = await retried(world, engine, first.id)
     assert run.status is RunStatus.COMPLETED
     assert [(c.block.uuid, c.item) for c in world.executor.calls] == [("two", 2)]
     assert blocks["two:2"].outputs[0]["value"] == ["one-c"]
@@ -367,10 +371,7 @@ async def test_a_retry_runs_a_child_again_whose_failure_was_allowed(world: World
         first = await engine.launch(LaunchRequest(pipeline_uuid="p"), schedule=trigger)
         assert await engine.wait(first.id, 20)
         broken.clear()
-        world.executor.calls.clear()
-        again = await engine.retry(first.id)
-        assert await engine.wait(again.id, 20)
-        run, blocks = await world.look(engine, again.id)
+        run, blocks = await retried(world, engine, first.id)
     assert run.status is RunStatus.COMPLETED
     assert [(c.block.uuid, c.item) for c in world.executor.calls] == [("each", 1), ("all", None)]
     assert blocks["all"].outputs[0]["value"] == [0, 1, 2]
@@ -394,10 +395,7 @@ async def test_a_retry_runs_a_child_again_whose_file_is_no_longer_kept(world: Wo
         first, _blocks = await world.run(engine, "p")
         assert await engine.db.write(pruning.forget_outputs, [first.id], now=clock.now()) == [first.id]
         broken.clear()
-        world.executor.calls.clear()
-        again = await engine.retry(first.id)
-        assert await engine.wait(again.id, 20)
-        run, blocks = await world.look(engine, again.id)
+        run, blocks = await retried(world, engine, first.id)
     assert run.status is RunStatus.COMPLETED
     assert sorted(c.item or 0 for c in world.executor.calls) == [0, 1]
     assert blocks["each:2"].carried_from is not None

@@ -1,6 +1,6 @@
 """Slots that were due while nobody looked: after downtime, a pause of one trigger, a pause of everything."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -275,3 +275,29 @@ async def test_what_has_gone_from_the_files_can_be_pruned_with_its_history_kept(
         await engine.passes.sync()
         back = [r for r in await engine.db.read(schedules.page, limit=9) if r.name == "t"]
         assert [r.id > row.id for r in back] == [True]
+
+
+async def test_a_slot_that_comes_due_as_a_tick_ends_is_not_left_to_the_next_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.serving() as engine:
+        armed: list[datetime] = []
+        monkeypatch.setattr(engine._timers, "at", lambda when, _name, _work: armed.append(when))
+        for due in (clock.now() - timedelta(milliseconds=1), clock.now() + timedelta(days=1), None):
+
+            async def ticked(due: datetime | None = due) -> datetime | None:
+                return due
+
+            monkeypatch.setattr(engine.passes, "tick", ticked)
+            before = clock.now()
+            await engine._tick()
+        assert len(armed) == 1 and armed[0] < before + timedelta(seconds=1)
+
+
+async def test_while_all_is_paused_no_tick_calls_for_the_next(world: World) -> None:
+    world.pipeline("etl", {"a": []})
+    async with world.serving() as engine:
+        await make(engine)
+        await engine.db.write(pausing.pause_all, clock=clock.now)
+        await age(engine, 2)
+        assert await engine.passes.tick() is None
